@@ -1,0 +1,74 @@
+"""Attention and rotary positions in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfdsl.ir import masks
+from tfdsl.ir.op import Attributes
+
+Array = npt.NDArray[Any]
+
+
+def attend(
+    a: Attributes, q: Array, k: Array, v: Array, bias: Array | None, allowed: Array | None, sinks: Array | None, *operands: Array
+) -> Array:
+    """Attention of q [b, h, s, d] over k [b, g, t, d] and v [b, g, t, e], as [b, h, s, e]; each key head serves h/g queries."""
+    share = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
+    scores = np.matmul(q, np.swapaxes(k, -1, -2)) * (1 / math.sqrt(q.shape[-1]) if a.scale is None else a.scale)
+    if a.softcap is not None:
+        scores = a.softcap * np.tanh(scores / a.softcap)
+    if bias is not None:
+        scores = scores + bias
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
+    if a.mask is not None:
+        scores = np.where(_visible(a.mask, scores.shape, operands), scores, -np.inf)
+    return np.matmul(_attention_weights(scores, sinks), v)
+
+
+def _visible(mask: masks.Mask, shape: tuple[int, ...], operands: tuple[Array, ...]) -> Array:
+    """What a mask allows, as booleans that broadcast to scores [b, h, s, t]."""
+    batch, _, queries, keys = shape
+
+    def term(each: masks.Term, q: Array, k: Array) -> Array:
+        assert each.operand is not None
+        data = np.broadcast_to(operands[each.operand], (batch, keys))[:, None, :]
+        if each.kind == "padding":
+            return data[:, :, None, :]
+        return data[:, :, :, None] == data[:, :, None, :]  # documents: queries and keys are of one length
+
+    return masks.evaluate(mask, np.arange(queries)[:, None], np.arange(keys)[None, :], term)  # type: ignore[no-any-return]
+
+
+def _attention_weights(scores: Array, sinks: Array | None) -> Array:
+    """Softmax over the last axis; a sink adds to the denominator only, and a row that sees nothing is all zeros."""
+    highest = np.max(scores, axis=-1, keepdims=True)
+    sink = None if sinks is None else sinks[None, :, None, None]
+    if sink is not None:
+        highest = np.maximum(highest, sink)
+    highest = np.where(highest == -np.inf, 0.0, highest)
+    raised = np.exp(scores - highest)
+    total = raised.sum(axis=-1, keepdims=True)
+    if sink is not None:
+        total = total + np.exp(sink - highest)
+    return raised / np.where(total == 0, 1.0, total)
+
+
+def rotate(a: Attributes, x: Array, cos: Array, sin: Array) -> Array:
+    """Rotate pairs of the first 2 * half features of x [batch, ..., positions, features] by angles [[batch,] positions, half]."""
+    half = cos.shape[-1]
+    if cos.ndim == 3:
+        between = (1,) * (x.ndim - 3)
+        cos, sin = (each.reshape(each.shape[0], *between, *each.shape[1:]) for each in (cos, sin))
+    first = slice(0, 2 * half, 2) if a.interleaved else slice(0, half)
+    second = slice(1, 2 * half, 2) if a.interleaved else slice(half, 2 * half)
+    turned = x.copy()
+    turned[..., first] = x[..., first] * cos - x[..., second] * sin
+    turned[..., second] = x[..., second] * cos + x[..., first] * sin
+    return turned

@@ -1,0 +1,214 @@
+"""`repeat`: a body that stays one node, holding a graph for each kind of turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfdsl.ir.dims import Dim
+from tfdsl.ir.elaborate.body import MOST_TURNS, Body, bound_names, is_unknown, new_graph
+from tfdsl.ir.elaborate.values import Fault, Place, Poisoned, Region, Tensor, kind_of
+from tfdsl.ir.graph import Frame, Graph, Value
+from tfdsl.language import syntax
+from tfdsl.language.diagnostics import Label
+
+
+def run_repeat(body: Body, statement: syntax.Repeat) -> None:
+    """Elaborate a loop: one graph for all turns, or one for each distinct turn where the body reads the index."""
+    count = _count(body, statement)
+    place = body.claim(statement.name.text, statement.name.span)
+    carried = _carried(body, statement)
+    index = statement.index.text if statement.index else None
+    reads_index = index is not None and any(_mentions(each, index) for each in statement.body)
+    captures: list[Tensor] = []
+    found: dict[Any, int] = {}
+    kinds: list[Region] = []
+    turns: list[int] = []
+    choices = _choices(statement, index) if reads_index and index else None
+    alike: dict[Any, int] = {}
+    for turn in range(count if reads_index else min(count, 1)):
+        choice = _choose(body, choices, index, turn) if choices is not None and index else turn
+        if choice in alike:
+            turns.append(alike[choice])
+            continue
+        region = _turn(body, statement, place, carried, captures, turn)
+        kind = found.setdefault(structure(region.graph), len(kinds))
+        if kind == len(kinds):
+            kinds.append(region)
+        turns.append(kind)
+        alike[choice] = kind
+    for region in kinds:
+        region.finish(region.graph.inputs[: len(carried)])
+    if not reads_index:
+        turns = [0] * count
+    inputs = [body.region.use(_tensor(body, name)) for name in carried]
+    node = body.region.graph.add(
+        "repeat",
+        (*inputs, *(tensor.value for tensor in captures)),
+        {"turns": tuple(turns), "carried": len(carried), "path": place.path, "index": index},
+        tuple(_tensor(body, name).type for name in carried),
+        name=statement.name.text,
+        labels=tuple(carried),
+        scope=body.frames,
+        span=statement.span,
+        bodies=tuple(region.graph for region in kinds),
+    )
+    for position, name in enumerate(carried):
+        body.env[name] = Tensor(Value(node.id, position), node.types[position], body.region)
+
+
+def _count(body: Body, statement: syntax.Repeat) -> int:
+    from tfdsl.ir.elaborate.expressions import evaluate
+
+    count = evaluate(body, statement.count)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise Fault("T306", f"the number of turns is a whole number, not {kind_of(count)}", statement.count.span)
+    if count > MOST_TURNS:
+        raise Fault("T306", f"{count:,} turns are more than the {MOST_TURNS:,} that a loop may take", statement.count.span)
+    return count
+
+
+def _carried(body: Body, statement: syntax.Repeat) -> list[str]:
+    """The names bound before the loop and again inside it."""
+    carried = []
+    for name in bound_names(statement.body):
+        if not body.knows(name):
+            continue
+        value = body.lookup(name)
+        if not isinstance(value, Tensor):
+            span = next(n.span for s in statement.body for n in _binders(s) if n.text == name)
+            first = body.where(name)
+            raise Fault(
+                "T209",
+                f"`{name}` is {kind_of(value)} outside the loop, and only tensors are carried from turn to turn",
+                span,
+                others=(Label(first, "bound here"),) if first else (),
+                help="use another name inside",
+            )
+        carried.append(name)
+    return carried
+
+
+def _binders(statement: syntax.Statement) -> list[syntax.Name]:
+    if isinstance(statement, syntax.Bind):
+        return list(statement.names)
+    if isinstance(statement, syntax.Repeat):
+        return [name for each in statement.body for name in _binders(each)]
+    return []
+
+
+def _tensor(body: Body, name: str) -> Tensor:
+    value = body.lookup(name)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _mentions(tree: syntax.Tree, name: str) -> bool:
+    return any(isinstance(node, syntax.Path) and node.parts[0].text == name for node in tree.walk())
+
+
+def _choices(statement: syntax.Repeat, index: str) -> list[syntax.Expression] | None:
+    """The largest expressions of numbers that read the index: turns for which they agree are alike.
+
+    None where one of them reads a name that the loop's own body binds, and so cannot be told beforehand.
+    """
+    own = set(bound_names(statement.body))
+    found: list[syntax.Expression] = []
+    waiting: list[syntax.Tree] = list(statement.body)
+    while waiting:
+        tree = waiting.pop()
+        if not _mentions(tree, index):
+            continue
+        if _is_numeric(tree):
+            if any(isinstance(node, syntax.Path) and node.parts[0].text in own for node in tree.walk()):
+                return None
+            found.append(tree)  # type: ignore[arg-type]
+        else:
+            waiting.extend(tree.children())
+    return found
+
+
+def _is_numeric(tree: syntax.Tree) -> bool:
+    """Whether an expression is arithmetic on names and numbers and nothing else."""
+    return all(
+        isinstance(node, (syntax.Path, syntax.Name, syntax.Number, syntax.Unary, syntax.Binary)) for node in tree.walk()
+    ) and isinstance(tree, (syntax.Path, syntax.Unary, syntax.Binary))
+
+
+def _choose(body: Body, choices: list[syntax.Expression], index: str, turn: int) -> Any:
+    """What the expressions that read the index come to in a turn."""
+    from tfdsl.ir.elaborate.expressions import evaluate
+
+    probe = Body(body.session, body.module, body.region, Place(""), body.frame, (), outer=body)
+    probe.env[index] = turn
+    try:
+        values = tuple(evaluate(probe, each) for each in choices)
+    except (Fault, Poisoned):
+        return turn  # the turn itself will report it
+    return values if all(isinstance(value, (bool, int, float, Dim)) for value in values) else turn
+
+
+def _turn(
+    body: Body, statement: syntax.Repeat, place: Place, carried: list[str], captures: list[Tensor], turn: int
+) -> Region:
+    """The region of one turn."""
+    names = dict(body.frame.names)
+    if statement.index is not None:
+        names[statement.index.text] = turn
+    path = place.join("*")
+    frame = Frame(path, body.frame.block, names, {}, {}, statement.span)
+    region = Region(new_graph(path, frame), body.region, captures)
+    inside = Body(
+        body.session,
+        body.module,
+        region,
+        Place(path),
+        frame,
+        (),
+        outer=body,
+        depth=body.depth,
+    )
+    if statement.index is not None:
+        inside.env[statement.index.text] = turn
+        inside.spans[statement.index.text] = statement.index.span
+    for name in carried:
+        inside.env[name] = region.add_input(name, _tensor(body, name).type)
+        inside.spans[name] = body.where(name) or statement.span
+    result = inside.run(statement.body)
+    if result is not None:
+        raise Fault("T210", "a loop does not `return`; it carries what it binds", result.span)
+    for name in carried:
+        region.graph.outputs.append((name, region.use(_carry(body, inside, name, statement))))
+    place.children["*"] = inside.place
+    return region
+
+
+def _carry(body: Body, inside: Body, name: str, statement: syntax.Repeat) -> Tensor:
+    before, after = _tensor(body, name), inside.lookup(name)
+    span = next(n.span for s in reversed(statement.body) for n in reversed(_binders(s)) if n.text == name)
+    if is_unknown(after) or not isinstance(after, Tensor):
+        raise Fault("T209", f"`{name}` is carried from turn to turn, and ends a turn as {kind_of(after)}", span)
+    if after.type != before.type:
+        first = body.where(name)
+        raise Fault(
+            "T402",
+            f"`{name}` is carried from turn to turn and changes from {before.type} to {after.type}",
+            span,
+            note=f"here it is {after.type}",
+            others=(Label(first, f"before the loop it is {before.type}"),) if first else (),
+        )
+    return after
+
+
+def structure(graph: Graph) -> Any:
+    """A key that two graphs share exactly if they compute the same in the same way."""
+    order = {node.id: position for position, node in enumerate(graph.nodes())}
+    rows = []
+    for node in graph.nodes():
+        inputs = tuple(None if v is None else (order[v.node], v.index) for v in node.inputs)
+        attributes = tuple(sorted((k, repr(v)) for k, v in node.attributes.items()))
+        rows.append((node.op, inputs, attributes, node.types, tuple(structure(body) for body in node.bodies)))
+    outputs = tuple((name, order[value.node], value.index) for name, value in graph.outputs)
+    return tuple(rows), outputs, tuple((name, order[value.node], value.index) for name, value in graph.penalties)
+
+
+__all__ = ["Poisoned", "run_repeat", "structure"]

@@ -1,0 +1,286 @@
+"""The graph: ordered inputs and deterministic order over a NetworkX multigraph.
+
+A graph is a region: the whole model, or the body of one `repeat` or `route` node, which stays a single node until a
+backend asks for it unrolled (`tfdsl/passes/unroll.py`). Nodes of one region are flat: which block application a node came
+from is a colour on it (`scope`), so that passes see across blocks and the PyTorch backend can still write a class a block.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from tfdsl.ir.dims import Size
+from tfdsl.language.diagnostics import Span
+from tfdsl.language.syntax import Expression
+
+
+class Type(NamedTuple):
+    """The element type (`float`, `int`, `bool`) and shape of a tensor."""
+
+    dtype: str
+    dims: tuple[Size, ...]
+
+    def __str__(self) -> str:
+        return f"{'' if self.dtype == 'float' else self.dtype}[{', '.join(str(dim) for dim in self.dims)}]"
+
+
+class Value(NamedTuple):
+    """One result of one node."""
+
+    node: int
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """How a weight begins: `normal(0.02)`, `xavier_uniform`, `zeros`, ..."""
+
+    kind: str
+    arguments: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}({', '.join(f'{a:g}' for a in self.arguments)})" if self.arguments else self.kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One application of a block: the names that its nodes were written in.
+
+    `path` is where its weights live ("" where it has none of its own), `block` the name it was declared under, `names` its
+    parameters and bound sizes with their values here, and `spelled` what the caller wrote for them, in the caller's names.
+    """
+
+    path: str
+    block: str
+    names: Mapping[str, Any]
+    spelled: Mapping[str, Expression] = field(default_factory=dict)
+    defaults: Mapping[str, Expression] = field(default_factory=dict)
+    span: Span | None = None
+
+
+@dataclass(slots=True)
+class Node:
+    """One op applied. `spelled` holds the attributes' source expressions, in the names of the innermost frame."""
+
+    id: int
+    op: str
+    inputs: tuple[Value | None, ...]
+    attributes: dict[str, Any]
+    types: tuple[Type, ...]
+    name: str = ""
+    scope: tuple[Frame, ...] = ()
+    span: Span | None = None
+    spelled: dict[str, Expression] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()  # what the spec calls the results, where it names them
+    bodies: tuple[Graph, ...] = ()
+
+    @property
+    def type(self) -> Type:
+        """The type of the only result."""
+        (only,) = self.types
+        return only
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A `require` over sizes that only run time knows: `left operator right`."""
+
+    operator: str
+    left: Size
+    right: Size
+    why: str = ""
+    span: Span | None = field(default=None, compare=False)
+
+
+class Graph:
+    """A region of nodes with named inputs and outputs."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.network: nx.MultiDiGraph = nx.MultiDiGraph()
+        self.inputs: list[int] = []
+        self.outputs: list[tuple[str, Value]] = []
+        self.penalties: list[tuple[str, Value]] = []
+        self.constraints: list[Constraint] = []
+        self.frame: Frame | None = None
+        self._next = 0
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.network)
+
+    def __contains__(self, node: int) -> bool:
+        return node in self.network
+
+    def node(self, node: int | Value) -> Node:
+        return self.network.nodes[node.node if isinstance(node, Value) else node]["node"]
+
+    def type(self, value: Value) -> Type:
+        return self.node(value).types[value.index]
+
+    def nodes(self) -> list[Node]:
+        """All nodes, each after what it depends on; otherwise in the order in which they were added."""
+        found: list[Node] = [data["node"] for _, data in self.network.nodes(data=True)]
+        seen: set[int] = set()
+        for node in found:
+            if any(value is not None and value.node not in seen for value in node.inputs):
+                order = {node.id: position for position, node in enumerate(found)}
+                ids = nx.lexicographical_topological_sort(self.network, key=order.__getitem__)
+                return [self.node(each) for each in ids]
+            seen.add(node.id)
+        return found
+
+    def users(self, value: Value) -> list[tuple[Node, int]]:
+        """The nodes that read a value, each with the place among its inputs."""
+        return [
+            (self.node(target), place)
+            for _, target, place, data in self.network.out_edges(value.node, keys=True, data=True)
+            if data["index"] == value.index
+        ]
+
+    def results(self) -> list[Value]:
+        """The values that the region must compute: outputs and penalties."""
+        return [value for _, value in self.outputs] + [value for _, value in self.penalties]
+
+    def is_result(self, value: Value) -> bool:
+        return value in self.results()
+
+    def regions(self) -> Iterator[Graph]:
+        """This region and all regions inside it, outer first."""
+        yield self
+        for node in self.nodes():
+            for body in node.bodies:
+                yield from body.regions()
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        op: str,
+        inputs: Iterable[Value | None] = (),
+        attributes: Mapping[str, Any] | None = None,
+        types: tuple[Type, ...] | None = None,
+        *,
+        like: Node | None = None,
+        **rest: Any,
+    ) -> Node:
+        """Add a node; its types follow from the op's rule unless given. `like` lends its scope, span and name."""
+        inputs = tuple(inputs)
+        attributes = dict(attributes or {})
+        if types is None:
+            from tfdsl.ir.ops import infer
+
+            types = infer(op, [v if v is None else self.type(v) for v in inputs], attributes)
+        if like is not None:
+            rest = {"scope": like.scope, "span": like.span, "name": like.name, **rest}
+        node = Node(self._next, op, inputs, attributes, types, **rest)
+        self._next += 1
+        self.network.add_node(node.id, node=node)
+        self._connect(node)
+        if op == "input":
+            self.inputs.append(node.id)
+        return node
+
+    def set_inputs(self, node: Node, inputs: Iterable[Value | None]) -> None:
+        self.network.remove_edges_from(list(self.network.in_edges(node.id, keys=True)))
+        node.inputs = tuple(inputs)
+        self._connect(node)
+
+    def redirect(self, old: Value, new: Value) -> None:
+        """Make everything that reads `old` read `new`."""
+        for user, _ in self.users(old):
+            self.set_inputs(user, [new if value == old else value for value in user.inputs])
+        self.outputs = [(name, new if value == old else value) for name, value in self.outputs]
+        self.penalties = [(name, new if value == old else value) for name, value in self.penalties]
+
+    def remove(self, node: Node) -> None:
+        """Remove a node that nothing reads."""
+        assert self.network.out_degree(node.id) == 0, f"{node.op} is still read"
+        self.network.remove_node(node.id)
+        if node.id in self.inputs:
+            self.inputs.remove(node.id)
+
+    def copy(self) -> Graph:
+        """A deep copy; node ids stay."""
+        twin = Graph(self.name)
+        for node in self.nodes():
+            twin_node = replace(
+                node,
+                attributes=dict(node.attributes),
+                spelled=dict(node.spelled),
+                bodies=tuple(body.copy() for body in node.bodies),
+            )
+            twin.network.add_node(node.id, node=twin_node)
+            twin._connect(twin_node)
+        twin.inputs, twin.outputs, twin.penalties = list(self.inputs), list(self.outputs), list(self.penalties)
+        twin.constraints, twin.frame, twin._next = list(self.constraints), self.frame, self._next
+        return twin
+
+    def _connect(self, node: Node) -> None:
+        for place, value in enumerate(node.inputs):
+            if value is not None:
+                self.network.add_edge(value.node, node.id, key=place, index=value.index)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a graph. A `*` in its path stands for an index of the loop around it, outermost first.
+
+    `boxes` holds, for each body that uses it, the indices that each `*` runs over.
+    """
+
+    path: str
+    type: Type
+    initializer: Initializer
+    boxes: tuple[tuple[tuple[int, ...], ...], ...]
+    span: Span | None = field(default=None, compare=False)
+
+    def paths(self) -> Iterator[str]:
+        """Every path that the pattern stands for, in order."""
+        for box in self.boxes:
+            for indices in itertools.product(*box):
+                yield fill_path(self.path, indices)
+
+    @property
+    def copies(self) -> int:
+        return sum(math.prod(len(indices) for indices in box) for box in self.boxes)
+
+
+def fill_path(path: str, indices: Iterable[int]) -> str:
+    """The path with its first `*`s replaced by loop indices; indices beyond its last `*` are not needed."""
+    for index in indices:
+        path = path.replace("*", str(index), 1)
+    return path
+
+
+def weights(graph: Graph) -> list[Weight]:
+    """The weights of a graph and of the regions inside it, each once, in order of first use."""
+    found: dict[tuple[str, Type], Weight] = {}
+
+    def visit(region: Graph, loops: tuple[tuple[int, ...], ...]) -> None:
+        for node in region.nodes():
+            if node.op == "weight":
+                path = node.attributes["path"]
+                box = loops[: path.count("*")]
+                known = found.get((path, node.type))
+                if known is None:
+                    found[path, node.type] = Weight(path, node.type, node.attributes["init"], (box,), node.span)
+                elif box not in known.boxes:
+                    found[path, node.type] = replace(known, boxes=(*known.boxes, box))
+            for variant, body in enumerate(node.bodies):
+                visit(body, (*loops, turns_of(node, variant)))
+
+    visit(graph, ())
+    return list(found.values())
+
+
+def turns_of(node: Node, variant: int) -> tuple[int, ...]:
+    """The turns of a `repeat` (or the experts of a `route`) that run a given body."""
+    return tuple(turn for turn, body in enumerate(node.attributes["turns"]) if body == variant)

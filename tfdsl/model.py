@@ -1,0 +1,117 @@
+"""A loaded model: what `tfdsl.load` gives, and the one way from a file to a graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfdsl.ir.elaborate import Override, elaborate
+from tfdsl.ir.graph import Graph
+from tfdsl.language import modules, syntax
+from tfdsl.language.diagnostics import Source, did_you_mean, one
+from tfdsl.language.modules import Declared, Module
+from tfdsl.language.parser import parse_expression
+
+if TYPE_CHECKING:
+    from tfdsl.report import Report
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: str | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Model:
+    """The model of a spec: `model` names it, or it is the file's one model that extends no other.
+
+    `params` override parameters with Python values (numbers, strings, booleans, lists), `settings` with expressions of the
+    language as text; `inputs` names optional inputs that the model is to have. Raises `SpecError`.
+    """
+    module = modules.load(path)
+    declared = choose(module, model)
+    overrides = {name: _from_value(name, value) for name, value in params.items()}
+    overrides |= {name: _from_text(name, text, module) for name, text in (settings or {}).items()}
+    elaborated = elaborate(declared, overrides, inputs)
+    return Model(declared, elaborated.graph, elaborated.parameters)
+
+
+class Model:
+    """A model with its parameters settled.
+
+    `graph` is its graph, `name` its name; `parameters` maps each parameter to its value, with `origins` saying where it
+    came from.
+    """
+
+    def __init__(self, declared: Declared, graph: Graph, parameters: Any):
+        self.declared = declared
+        self.graph = graph
+        self.parameters = parameters
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def module(self) -> Module:
+        return self.declared.module
+
+
+def choose(module: Module, name: str | None) -> Declared:
+    """The model of a file by name, or its only one that extends no other."""
+    models = {declared.name: declared for declared in module.models()}
+    shown = module.tree.source.name
+    if name is not None:
+        if name in models:
+            return models[name]
+        found = module.imported.get(name)
+        if found is not None and modules.is_model(found):
+            return found
+        if name in module.own or found is not None:
+            raise one("T315", f"`{name}` of `{shown}` is a block, and only models stand alone")
+        help_ = did_you_mean(name, models, f"its models are {', '.join(models)}" if models else "it declares no model")
+        raise one("T315", f"`{shown}` has no model `{name}`", help=help_)
+    bases = [declared for declared in models.values() if isinstance(declared.item, syntax.Block)]
+    if len(bases) == 1:
+        return bases[0]
+    if not models:
+        raise one("T315", f"`{shown}` declares no model")
+    candidates = [declared.name for declared in bases] or list(models)
+    raise one(
+        "T315",
+        f"`{shown}` has {len(candidates)} models to choose from",
+        help="name one: " + ", ".join(f"{shown}:{candidate}" for candidate in candidates[:8]),
+    )
+
+
+def _from_text(name: str, text: str, module: Module) -> Override:
+    source = Source(f"--set {name}", text)
+    expression = parse_expression(source)
+    return Override(expression, None, module, expression.span, "--set")
+
+
+def _from_value(name: str, value: Any) -> Override:
+    plain = _plain(value)
+    if plain is _UNFIT:
+        raise one("T309", f"`{name}` cannot be {value!r}", help="numbers, strings, booleans, None and lists of them can be given")
+    return Override(None, plain, None, None, "given to load")
+
+
+_UNFIT = object()
+
+
+def _plain(value: Any) -> Any:
+    """A Python value as a value of the language; NumPy's numbers count as numbers."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        items = tuple(_plain(item) for item in value)
+        return _UNFIT if any(item is _UNFIT for item in items) else items
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()
+    return _UNFIT
+
+
+__all__ = ["Model", "Report", "choose", "load"]
