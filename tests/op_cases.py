@@ -70,7 +70,9 @@ class Case:
 CASES: list[Case] = []
 
 
-def random_inputs(graph: Graph, sizes: dict[str, int], seed: int, ranges: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def random_inputs(
+    graph: Graph, sizes: dict[str, int], seed: int, ranges: dict[str, tuple[float, float]]
+) -> dict[str, Any]:
     """An array for each input: floats -2 .. 2, integers 0 .. 3 and bools, unless a range is given."""
     generator = np.random.default_rng(seed)
     made: dict[str, Any] = {}
@@ -249,7 +251,8 @@ def _(f: Flat) -> tuple[Value, ...]:
 
 @case("einsum")
 def _(f: Flat) -> Value:
-    return f("einsum", f.input("q", BATCH, 2, SEQ, 4), f.input("k", BATCH, 2, MEMORY, 4), pattern="b h s d, b h t d -> b h s t")
+    q, k = f.input("q", BATCH, 2, SEQ, 4), f.input("k", BATCH, 2, MEMORY, 4)
+    return f("einsum", q, k, pattern="b h s d, b h t d -> b h s t")
 
 
 @case("einsum_of_long_names_and_three_operands")
@@ -441,8 +444,11 @@ def _(f: Flat) -> tuple[Value, ...]:
 # --- elementwise -----------------------------------------------------------------------------------------------------
 
 
+_SMOOTH = ("exp", "sin", "cos", "tanh", "sigmoid", "relu", "silu", "softplus", "erf", "gelu")
+
+
 def _enter_elementwise() -> None:
-    for op in ("exp", "sin", "cos", "tanh", "sigmoid", "relu", "silu", "softplus", "erf", "gelu", "neg", "abs", "floor"):
+    for op in (*_SMOOTH, "neg", "abs", "floor"):
         case(op)(lambda f, op=op: f(op, hidden(f)))
     for op in ("log", "sqrt"):
         case(op, ranges={"x": (0.1, 3)})(lambda f, op=op: f(op, hidden(f)))

@@ -52,8 +52,9 @@ class Initializer:
 class Frame:
     """One application of a block: the names that its nodes were written in.
 
-    `path` is where its weights live ("" where it has none of its own), `block` the name it was declared under, `names` its
-    parameters and bound sizes with their values here, and `spelled` what the caller wrote for them, in the caller's names.
+    `path` is where its weights live, `block` the name it was declared under, `names` its parameters and bound sizes with
+    their values here, `spelled` what the caller wrote for them, in the caller's names, and `defaults` the expressions of
+    those that were left at their defaults or derived, in its own names.
     """
 
     path: str
@@ -61,6 +62,7 @@ class Frame:
     names: Mapping[str, Any]
     spelled: Mapping[str, Expression] = field(default_factory=dict)
     defaults: Mapping[str, Expression] = field(default_factory=dict)
+    arguments: dict[str, Value] = field(default_factory=dict)  # what its inputs were bound to, to name them after
     span: Span | None = None
 
 

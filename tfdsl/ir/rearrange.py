@@ -15,6 +15,8 @@ from tfdsl.ir.dims import DimError, Size, divide, product
 from tfdsl.ir.op import ShapeError
 
 Group = tuple[str, ...]
+# `(...)` merges axes that `...` leaves apart: the empty name tells one from the other.
+_GROUPED_REST: Group = ("...", "")
 _TOKEN = re.compile(r"\s*(\.\.\.|[A-Za-z_]\w*|1|[()])")
 
 
@@ -47,7 +49,7 @@ def _parse_side(text: str) -> tuple[Group, ...]:
         elif token == ")":
             if inside is None:
                 raise ShapeError("a `)` without its `(` in the pattern", code="T406")
-            groups.append(tuple(inside))
+            groups.append(_GROUPED_REST if inside == ["..."] else tuple(inside))
             inside = None
         elif inside is not None:
             if token != "1":
@@ -68,7 +70,7 @@ def _open_ellipsis(groups: tuple[Group, ...], count: int) -> list[Group]:
                 opened += [(name,) for name in names]
             else:
                 at = group.index("...")
-                opened.append((*group[:at], *names, *group[at + 1 :]))
+                opened.append((*group[:at], *names, *filter(None, group[at + 1 :])))
         else:
             opened.append(group)
     return opened
@@ -81,6 +83,8 @@ def rearrangement(pattern: str, dims: Sequence[Size], sizes: Mapping[str, Size])
         raise ShapeError(f"the pattern `{pattern}` needs one `->`", code="T406")
     left, right = (_parse_side(side) for side in sides)
     has_ellipsis = any("..." in group for group in left)
+    if has_ellipsis and (left.count(("...",)) != 1 or sum("..." in group for group in left) != 1):
+        raise ShapeError(f"`...` stands at most once, and in no group, on the left of `{pattern}`", code="T406")
     extra = len(dims) - (len(left) - 1) if has_ellipsis else 0
     if (not has_ellipsis and len(left) != len(dims)) or extra < 0:
         raise ShapeError(
@@ -108,7 +112,8 @@ def _check_names(left: list[str], right: list[str], sizes: Mapping[str, Size], p
     for side in (left, right):
         for name in side:
             if side.count(name) > 1:
-                raise ShapeError(f"`{name.strip('.') or '...'}` stands twice on one side of `{pattern}`", code="T406")
+                shown = "..." if name.startswith(".") else name
+                raise ShapeError(f"`{shown}` stands twice on one side of `{pattern}`", code="T406")
     for name in sorted({*left} ^ {*right}):
         shown = "..." if name.startswith(".") else name
         raise ShapeError(

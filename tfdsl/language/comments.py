@@ -39,6 +39,10 @@ class CommentQueue:
         """The comments not yet printed that start before an offset, to be put down here."""
         return tuple(Remark(each.text, _ends_line(each)) for each in self.take(before))
 
+    def remarks_before(self, node: syntax.Tree) -> tuple[Document, ...]:
+        """The comments not yet printed that stand before the first token of a node."""
+        return self.remarks(_first_token(node))
+
     def rows(
         self, nodes: Sequence[Node], close: float, show: Callable[[Node], Document], apart: Callable[[Node, Node], bool]
     ) -> Document:
@@ -75,11 +79,11 @@ class CommentQueue:
         tall: bool = False,
     ) -> Document:
         """Nodes between brackets: on one line, else all on the next, else one a line (`tall` at once, `fill` never)."""
-        opening = self.remarks(nodes[0].span.start) if nodes else ()
+        opening = self.remarks_before(nodes[0]) if nodes else ()
         fill = fill and not self.waiting(close)
         parts: list[Document] = []
         for position, node in enumerate(nodes, start=1):
-            item = (*self.remarks(node.span.start), show(node), "," if position < len(nodes) else "")
+            item = (*self.remarks_before(node), show(node), "," if position < len(nodes) else "")
             between: tuple[Document, ...] = (Line(),) if parts else ()
             parts.append(Group((*between, *item)) if fill else (*between, *item))
         closing = self.remarks(close)
@@ -99,6 +103,22 @@ def newline_between(one: syntax.Tree, other: syntax.Tree) -> bool:
 def close_before(offset: int, node: syntax.Tree) -> int:
     """Where the last `)` before an offset stands; one in a comment counts too, and costs it only its place."""
     return node.span.source.text.rfind(")", node.span.start, offset)
+
+
+def _first_token(node: syntax.Tree) -> int:
+    """Where a node starts but for the parentheses around it and around its parts, since those come and go."""
+    while True:
+        match node:
+            case syntax.Argument():
+                node = node.keyword or node.value
+            case syntax.Binary():
+                node = node.left
+            case syntax.Pipe():
+                node = node.value
+            case syntax.Index():
+                node = node.base
+            case _:
+                return node.span.start
 
 
 def _between(one: syntax.Tree, other: syntax.Tree) -> str:

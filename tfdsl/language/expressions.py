@@ -30,7 +30,7 @@ class ExpressionPrinter(CommentQueue):
 
     def name(self, node: syntax.Name) -> Document:
         """A name, after the comments that stand before it."""
-        return (*self.remarks(node.span.start), node.text)
+        return (*self.remarks_before(node), node.text)
 
     def names(self, nodes: Sequence[syntax.Name]) -> Document:
         """Names with commas between them, as many on a line as fit."""
@@ -39,7 +39,7 @@ class ExpressionPrinter(CommentQueue):
 
     def expression(self, node: syntax.Expression, level: int = _PIPE, hang: int = HANG) -> Document:
         """An expression, in parentheses where it binds less tightly than `level`; broken, its rest hangs by `hang`."""
-        remarks = self.remarks(node.span.start)
+        remarks = self.remarks_before(node)
         if _level(node) < level:
             inside = self._bare(node, 0)
             return (*remarks, Group(("(", Indent(STEP, (SOFT, inside)), SOFT, ")")))
@@ -97,7 +97,7 @@ class ExpressionPrinter(CommentQueue):
         first = self.expression(left, level)
         rest: list[Document] = []
         for link in reversed(chain):
-            remarks = self.remarks(link.right.span.start)
+            remarks = self.remarks_before(link.right)
             right = self.expression(link.right, _OPERATORS[link.operator][2])
             space = "" if link.operator == ".." and _is_short(link.left) and _is_short(link.right) else " "
             if len(chain) == 1 and self._breaks_inside(link):
@@ -114,12 +114,12 @@ class ExpressionPrinter(CommentQueue):
         arms: list[Document] = []
         last: syntax.Expression = node
         while isinstance(last, syntax.Choice):
-            before = (Line(), *self.remarks(last.condition.span.start), "else ") if arms else ()
+            before = (Line(), *self.remarks_before(last.condition), "else ") if arms else ()
             condition = self.expression(last.condition, _RANGE)
-            then = (*self.remarks(last.then.span.start), "then ", self.expression(last.then, _RANGE))
+            then = (*self.remarks_before(last.then), "then ", self.expression(last.then, _RANGE))
             arms.append((*before, Group(("if ", condition, Indent(HANG, (Line(), *then))))))
             last = last.otherwise
-        otherwise = (Line(), *self.remarks(last.span.start), "else ", self.expression(last, _CHOICE))
+        otherwise = (Line(), *self.remarks_before(last), "else ", self.expression(last, _CHOICE))
         return Group((arms[0], Indent(hang, (*arms[1:], *otherwise))))
 
     def _pipe(self, node: syntax.Pipe, hang: int) -> Document:
@@ -130,7 +130,7 @@ class ExpressionPrinter(CommentQueue):
         value = self.expression(chain[-1].value, _RANGE)
         rest: list[Document] = []
         for link in reversed(chain):
-            rest += [Line(), *self.remarks(link.stage.span.start), "|> ", self.expression(link.stage)]
+            rest += [Line(), *self.remarks_before(link.stage), "|> ", self.expression(link.stage)]
         broken = self._keep_breaks and any(newline_between(link.value, link.stage) for link in chain)
         return Group((value, Indent(hang, tuple(rest))), broken)
 

@@ -117,7 +117,7 @@ class _Printer(ExpressionPrinter):
         return (self.name(node.name), ": ", self._tensor(node.type), "?" if node.optional else "")
 
     def _tensor(self, node: syntax.TensorType) -> Document:
-        remarks = self.remarks(node.span.start)
+        remarks = self.remarks_before(node)
         dtype = self.name(node.dtype) if node.dtype else ""
         return (*remarks, dtype, self.brackets("[]", node.extents, node.span.end - 1, self._extent))
 
@@ -129,8 +129,7 @@ class _Printer(ExpressionPrinter):
     def _statement(self, node: syntax.Tree) -> Document:
         match node:
             case syntax.Parameter():
-                kind: Document = (": ", self.name(node.kind)) if node.kind else ""
-                lead = ("param ", self.name(node.name), kind)
+                lead = ("param ", self.name(node.name), (": ", self.name(node.kind)) if node.kind else "")
                 return self._value((*lead, " ="), node.default) if node.default else lead
             case syntax.Require():
                 condition = self.expression(node.condition)
@@ -160,7 +159,7 @@ class _Printer(ExpressionPrinter):
 
     def _value(self, lead: Document, value: syntax.Expression) -> Document:
         """`lead value`; what cannot be broken itself may go to the next line as a whole."""
-        remarks = self.remarks(value.span.start)
+        remarks = self.remarks_before(value)
         shown = self.expression(value, hang=0 if remarks else HANG)
         if remarks:
             return (lead, Indent(HANG, (Newline(), *remarks, shown)))

@@ -71,10 +71,13 @@ def materialise(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, Stor
     """The graph over the tensors that a build stores, and those tensors by path; `graph` is left as it is."""
     twin = graph.copy()
     recipes: dict[str, Recipe] = {}
-    for region, loops in _regions(twin, ()):
-        for node in region.nodes():
-            if node.op == "weight":
-                _settle(region, node, loops, recipes)
+    found = [
+        (region, node, loops) for region, loops in _regions(twin, ()) for node in region.nodes() if node.op == "weight"
+    ]
+    # Those that nothing reads come last: where others read the same weight, these say nothing about its form.
+    found.sort(key=lambda each: not each[0].users(Value(each[1].id)))
+    for region, node, loops in found:
+        _settle(region, node, loops, recipes)
     return twin, Stored(recipes, weights)
 
 
@@ -90,6 +93,9 @@ def _settle(region: Graph, weight: Node, loops: Loops, recipes: dict[str, Recipe
     """Put what is stored in the place of a weight and of the build-time nodes after it, and note how it is made."""
     path = weight.attributes["path"]
     ends = list(_ends(region, Value(weight.id), ()))
+    if not ends and all(concrete in recipes for concrete in _concrete(path, loops)):
+        region.remove(weight)
+        return
     chains = {chain[:-1] if chain and chain[-1][0] == "result" else chain for chain, _ in ends} or {()}
     if len(chains) > 1:
         raise _conflict(path, weight)
@@ -97,13 +103,17 @@ def _settle(region: Graph, weight: Node, loops: Loops, recipes: dict[str, Recipe
     quantised = bool(chain) and chain[-1][0] == "quantize"
     forms = {path: (*chain, ("result", 0)), path + SCALE: (*chain, ("result", 1))} if quantised else {path: chain}
     for form, steps in forms.items():
-        for indices in itertools.product(*loops[: path.count("*")]):
-            concrete = fill_path(form, indices)
-            recipe = Recipe(fill_path(path, indices), steps)
+        for concrete, source in zip(_concrete(form, loops), _concrete(path, loops), strict=True):
+            recipe = Recipe(source, steps)
             if recipes.setdefault(concrete, recipe) != recipe:
                 raise _conflict(concrete, weight)
     if chain:
         _replace(region, weight, [value for _, value in ends], quantised)
+
+
+def _concrete(path: str, loops: Loops) -> list[str]:
+    """The paths that a pattern stands for inside some loops."""
+    return [fill_path(path, indices) for indices in itertools.product(*loops[: path.count("*")])]
 
 
 def _ends(region: Graph, value: Value, chain: Chain) -> Iterator[tuple[Chain, Value]]:

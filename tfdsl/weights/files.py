@@ -126,7 +126,15 @@ def _compare(path: Path, entries: Mapping[str, Entry], wanted: list[Weight], fau
     if missing:
         message = f"{_count(missing)} of the model {'are' if len(missing) > 1 else 'is'} not in `{path}`"
         help = did_you_mean(missing[0], unexpected)
-        faults.add(Diagnostic("T801", message, known[missing[0]].span if len(missing) == 1 else None, ", ".join(names(missing)), help=help))
+        faults.add(
+            Diagnostic(
+                "T801",
+                message,
+                known[missing[0]].span if len(missing) == 1 else None,
+                ", ".join(names(missing)),
+                help=help,
+            )
+        )
     if unexpected:
         message = f"{_count(unexpected)} in `{path}` {'are' if len(unexpected) > 1 else 'is'} none of the model"
         faults.add(Diagnostic("T802", message, note=", ".join(names(unexpected))))
@@ -145,7 +153,9 @@ def _compare(path: Path, entries: Mapping[str, Entry], wanted: list[Weight], fau
         faults.add(Diagnostic("T803", message, weight.span))
     for (weight, dtype), paths in mistyped.items():
         message = f"{_quoted(paths)}: element type {dtype} in `{path}`, and {weight.type.dtype} in the model"
-        faults.add(Diagnostic("T804", message, weight.span, help=f"readable are {', '.join(_KINDS[weight.type.dtype])}"))
+        faults.add(
+            Diagnostic("T804", message, weight.span, help=f"readable are {', '.join(_KINDS[weight.type.dtype])}")
+        )
 
 
 def _count(found: list[str]) -> str:

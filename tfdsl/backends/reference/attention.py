@@ -15,7 +15,14 @@ Array = npt.NDArray[Any]
 
 
 def attend(
-    a: Attributes, q: Array, k: Array, v: Array, bias: Array | None, allowed: Array | None, sinks: Array | None, *operands: Array
+    a: Attributes,
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None,
+    allowed: Array | None,
+    sinks: Array | None,
+    *operands: Array,
 ) -> Array:
     """Attention of q [b, h, s, d] over k [b, g, t, d] and v [b, g, t, e], as [b, h, s, e]; each key head serves h/g queries."""
     share = q.shape[1] // k.shape[1]

@@ -85,7 +85,7 @@ def _plain_sizes(signature: Mapping[str, Node], inputs: Mapping[str, Array], fau
             symbol = dim.name if isinstance(dim, Dim) else None
             if symbol is None:
                 continue
-            if number < 1:
+            if number < 1 and symbol not in sizes:
                 faults.add(Diagnostic("T705", f"`{symbol}` is {number} in the input `{name}`", node.span))
             if sizes.setdefault(symbol, number) != number:
                 message = f"`{symbol}` is {sizes[symbol]} in the input `{first[symbol]}` and {number} in `{name}`"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdsl.backends.reference import attention, layers
+from tfdsl.ir.dims import evaluate
 from tfdsl.ir.graph import Node
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import letters, rearrangement
@@ -57,7 +58,8 @@ def _top_k(a: Attributes, x: Array) -> tuple[Array, Array]:
 
 def _rearrange(a: Attributes, x: Array) -> Array:
     steps = rearrangement(a.pattern, x.shape, dict(a.sizes or ()))
-    return x.reshape(steps.split).transpose(steps.order).reshape(steps.merged)
+    split, merged = ([evaluate(size, {}) for size in sizes] for sizes in (steps.split, steps.merged))
+    return x.reshape(split).transpose(steps.order).reshape(merged)
 
 
 def _split(a: Attributes, x: Array) -> tuple[Array, ...]:

@@ -179,7 +179,7 @@ def apply_op(
     spelled = {
         key: each.expression
         for key, each in given.items()
-        if each.expression is not None and each.body is not None and body.sees(each.body.frame) and op.attribute(key)
+        if each.expression is not None and each.body is not None and body.sees(each.body.frame)
     }
     settings.constrain(body, op, operands, filled, span)
     return make_node(body, op.name, operands, filled, span, spans, name=name, spelled=spelled)

@@ -66,7 +66,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
         for name, given in settings.items()
         if given.expression is not None and given.body is not None and body.sees(given.body.frame)
     }
-    frame = Frame(place.path, block.name.text, {}, spelled, {}, span)
+    frame = Frame(place.path, block.name.text, {}, spelled, span=span)
     inside = Body(
         body.session,
         home(declared).module,
@@ -164,6 +164,7 @@ def bind_inputs(body: Body, block: syntax.Block, inputs: Mapping[str, Given], sp
         tensor = as_tensor(body, given.value, given.span)
         _check_dtype(each, tensor, given.span)
         body.env[each.name.text] = tensor
+        body.frame.arguments[each.name.text] = body.region.use(tensor)
         found.append((each, tensor, given.span))
     for each, tensor, at in found:
         _bind_names(body, each, tensor, at)

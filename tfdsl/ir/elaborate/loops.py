@@ -50,6 +50,7 @@ def run_repeat(body: Body, statement: syntax.Repeat) -> None:
         labels=tuple(carried),
         scope=body.frames,
         span=statement.span,
+        spelled={"turns": statement.count},
         bodies=tuple(region.graph for region in kinds),
     )
     for position, name in enumerate(carried):
@@ -155,7 +156,7 @@ def _turn(
     if statement.index is not None:
         names[statement.index.text] = turn
     path = place.join("*")
-    frame = Frame(path, body.frame.block, names, {}, {}, statement.span)
+    frame = Frame(path, body.frame.block, names, span=statement.span)
     region = Region(new_graph(path, frame), body.region, captures)
     inside = Body(
         body.session,

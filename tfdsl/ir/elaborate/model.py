@@ -73,7 +73,7 @@ def _elaborate(
     parameters = declared_parameters(block, session.faults)
     settings = {**overrides_of(declared, session.faults), **overrides}
     _check_names(session.faults, declared, block, parameters, overrides, optional)
-    frame = Frame("", declared.name, {}, {}, {}, block.name.span)
+    frame = Frame("", declared.name, {}, span=block.name.span)
     graph = new_graph(declared.name, frame)
     region = Region(graph)
     body = Body(session, home(declared).module, region, Place(""), frame, ())

@@ -1,0 +1,139 @@
+"""Building an ONNX model from a graph and its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from tfdsl.backends.onnx import storage
+from tfdsl.backends.onnx.builder import ELEMENTS, Builder, scope_of
+from tfdsl.backends.onnx.lowerings import LOWERINGS, REFUSED
+from tfdsl.backends.onnx.prepare import flat_graph, layouts, widths
+from tfdsl.ir.dims import Dim
+from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.ops import OPS
+from tfdsl.language.diagnostics import one
+from tfdsl.weights import materialise
+
+Array = npt.NDArray[Any]
+
+OPSET = 24
+
+
+def build(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    path: str | os.PathLike[str],
+    *,
+    dims: Mapping[str, int] | None = None,
+    inline_limit: int = storage.INLINE_LIMIT,
+) -> None:
+    """Write the ONNX model of a graph to `path`, a `.onnx` file.
+
+    Its weights stand in it, or in `path` with `.data` after it where they take more than `inline_limit` bytes. `dims`
+    fixes sizes by name; the others stay dynamic. Raises `SpecError`.
+    """
+    _check_ends(graph)
+    flat = flat_graph(graph, dims)
+    bits = widths(flat)
+    flat, stored = materialise(flat, weights)
+    builder = Builder(flat, layouts(flat), bits)
+    names = lower(builder)
+    storage.write(_model(builder, names), list(builder.stored.values()), stored, Path(path), inline_limit)
+
+
+def _check_ends(graph: Graph) -> None:
+    """Refuse an output that is called like an input: in ONNX a name is one value."""
+    inputs = {graph.node(place).attributes["name"]: graph.node(place) for place in graph.inputs}
+    for name, value in graph.outputs:
+        if name in inputs:
+            message = f"the output `{name}` is called like an input, and ONNX cannot tell them apart"
+            raise one("T709", message, graph.node(value).span, help="give the output another name in the signature")
+
+
+def lower(b: Builder) -> dict[Value, str]:
+    """Lower every node that an output needs; the names of the graph's values."""
+    names: dict[Value, str] = {}
+    needed = _needed(b.graph)
+    for node in b.graph.nodes():
+        if node.id not in needed and node.op != "input":
+            continue
+        lowering = LOWERINGS.get(node.op)
+        if lowering is None:
+            raise _refusal(node)
+        b.node = node
+        with b.within(scope_of(node)):
+            operands = [None if value is None else names[value] for value in node.inputs]
+            results = lowering(b, OPS[node.op].fill(node.attributes), *operands)
+        for index, result in enumerate(results if isinstance(results, tuple) else (results,)):
+            names[Value(node.id, index)] = result
+            b.types.setdefault(result, node.types[index])
+    return names
+
+
+def _needed(graph: Graph) -> set[int]:
+    found: set[int] = set()
+    waiting = [value.node for _, value in graph.outputs]
+    while waiting:
+        place = waiting.pop()
+        if place not in found:
+            found.add(place)
+            waiting += [value.node for value in graph.node(place).inputs if value is not None]
+    return found
+
+
+def _refusal(node: Node) -> Exception:
+    reason = REFUSED.get(node.op, "it has no lowering")
+    place = scope_of(node) or "/"
+    return one("T703", f"ONNX cannot hold `{node.op}` at {place}: {reason}", node.span)
+
+
+def _model(b: Builder, names: Mapping[Value, str]) -> onnx.ModelProto:
+    """The model without its weights."""
+    _name_outputs(b, names)
+    graph = helper.make_graph(
+        b.nodes,
+        b.graph.name or "model",
+        [_end(b.graph.node(place).attributes["name"], b.graph.node(place).type) for place in b.graph.inputs],
+        [_end(name, b.graph.type(value)) for name, value in b.graph.outputs],
+        [_tensor(name, array) for name, array in b.constants.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    version = helper.find_min_ir_version_for(opsets)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="tfdsl")
+    helper.set_model_props(model, {"tfdsl.model": b.graph.name})
+    return model
+
+
+def _name_outputs(b: Builder, names: Mapping[Value, str]) -> None:
+    """Give results their outputs' names; what is no node's result, or is an output already, goes through `Identity`."""
+    made = {result for node in b.nodes for result in node.output}
+    renamed: dict[str, str] = {}
+    for name, value in b.graph.outputs:
+        result = names[value]
+        if result in made and result not in renamed:
+            renamed[result] = name
+        else:
+            b.nodes.append(helper.make_node("Identity", [result], [name], name=f"/outputs/{name}"))
+    for node in b.nodes:
+        for values in (node.input, node.output):
+            for place, each in enumerate(values):
+                if each in renamed:
+                    values[place] = renamed[each]
+
+
+def _end(name: str, type: Type) -> onnx.ValueInfoProto:
+    shape = [str(dim) if isinstance(dim, Dim) else dim for dim in type.dims]
+    return helper.make_tensor_value_info(name, ELEMENTS[type.dtype], shape)
+
+
+def _tensor(name: str, array: Array) -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+    tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return tensor

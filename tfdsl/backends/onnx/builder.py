@@ -1,0 +1,169 @@
+"""An ONNX graph under construction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from tfdsl.ir.dims import Dim
+from tfdsl.ir.graph import Graph, Node, Type
+
+Array = npt.NDArray[Any]
+
+DTYPES: dict[str, Any] = {"float": np.dtype(np.float32), "int": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
+ELEMENTS = {"float": onnx.TensorProto.FLOAT, "int": onnx.TensorProto.INT64, "bool": onnx.TensorProto.BOOL}
+
+_LONGEST_SPELLED = 8  # a constant of more numbers is named by a count
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight as the file holds it: under which name, in which element type of ONNX, and laid out how.
+
+    `form` is "plain", "transposed" (a weight [out, in] as [in, out], for products) or "flat" (a scale for each row).
+    """
+
+    name: str
+    path: str
+    shape: tuple[int, ...]  # of the weight itself
+    element: int
+    form: str
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape in the file."""
+        return {"plain": self.shape, "transposed": self.shape[::-1], "flat": self.shape[:1]}[self.form]
+
+
+class Builder:
+    """Nodes and initialisers of one graph. Equal nodes are made once: every operator used here is a pure function."""
+
+    def __init__(self, graph: Graph, forms: Mapping[str, str], bits: Mapping[str, int]):
+        """`forms` and `bits` say by path how weights are laid out in the file and how wide their numbers are."""
+        self.graph = graph
+        self.node: Node | None = None  # the node being lowered
+        self.forms, self.bits = forms, bits
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {}
+        self.stored: dict[str, Stored] = {}
+        self.types: dict[str, Type] = {}
+        self.layout: dict[str, str] = {}  # values that are weights, or dequantised ones, in another form than "plain"
+        self.axes: dict[str, tuple[str, int]] = {}
+        self._made: dict[Any, tuple[str, ...]] = {}
+        self._taken: set[str] = set()
+        self._scope = ""
+        self._reserve_ends()
+
+    def dims(self, value: str) -> tuple[Any, ...]:
+        """The shape, in the graph's sizes, of a value that a node of the graph gave."""
+        return self.types[value].dims
+
+    def emit(self, op: str, *inputs: str | None, **attributes: Any) -> str:
+        """Add an operator of one result, and give the name of that."""
+        (only,) = self.emit_all(op, 1, *inputs, **attributes)
+        return only
+
+    def emit_all(self, op: str, count: int, *inputs: str | None, **attributes: Any) -> tuple[str, ...]:
+        """Add an operator of `count` results, and give their names; attributes that are None are left out."""
+        given = {name: value for name, value in attributes.items() if value is not None}
+        key = (op, count, inputs, tuple(sorted(given.items())))
+        if key not in self._made:
+            name = self._unique(f"{self._scope}/{op}")
+            results = (name,) if count == 1 else tuple(self._unique(f"{name}.{index}") for index in range(count))
+            spelled = ["" if value is None else value for value in inputs]
+            while spelled and not spelled[-1]:
+                spelled.pop()
+            self.nodes.append(helper.make_node(op, spelled, list(results), name=name, **given))
+            self._made[key] = results
+        return self._made[key]
+
+    def constant(self, array: Array) -> str:
+        """A small array that stands in the graph itself."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._made:
+            name = self._unique(f"/constants/{_spelled(array)}")
+            self.constants[name] = array
+            self._made[key] = (name,)
+        return self._made[key][0]
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def scalar(self, value: Any, dtype: str) -> str:
+        """A constant without axes; `dtype` is float, int or bool."""
+        return self.constant(np.array(value, dtype=DTYPES[dtype]))
+
+    def weight(self, path: str, type: Type) -> str:
+        """A weight by its path, stored once however many nodes name it."""
+        if path not in self.stored:
+            form = self.forms.get(path, "plain")
+            name = self._unique(path)
+            self.stored[path] = Stored(name, path, _whole(type.dims), _element(type, self.bits.get(path, 8)), form)
+            self.layout[name] = form
+        return self.stored[path].name
+
+    @contextmanager
+    def within(self, scope: str) -> Iterator[None]:
+        """Name what is added inside the block under `scope`."""
+        before, self._scope = self._scope, scope
+        yield
+        self._scope = before
+
+    def _reserve_ends(self) -> None:
+        """Keep the names of inputs and outputs free, and note which axis of which input tells each named size."""
+        for place in self.graph.inputs:
+            node = self.graph.node(place)
+            name = node.attributes["name"]
+            self._taken.add(name)
+            for axis, dim in enumerate(node.type.dims):
+                if isinstance(dim, Dim) and dim.name is not None:
+                    self.axes.setdefault(dim.name, (name, axis))
+        self._taken.update(name for name, _ in self.graph.outputs)
+
+    def _unique(self, name: str) -> str:
+        found, count = name, 1
+        while found in self._taken:
+            count += 1
+            found = f"{name}_{count}"
+        self._taken.add(found)
+        return found
+
+
+def _spelled(array: Array) -> str:
+    """A name for a constant: its numbers, where they are few; scalars and what is not int64 say so."""
+    kind = [] if array.dtype == np.int64 else [str(array.dtype)]
+    if not array.ndim:
+        kind.append("scalar")
+    few = array.size <= _LONGEST_SPELLED
+    return "_".join([*kind, *(str(number) for number in array.ravel())] if few else [*kind, "array"])
+
+
+def _whole(dims: tuple[Any, ...]) -> tuple[int, ...]:
+    assert all(isinstance(dim, int) for dim in dims), "the sizes of weights are numbers"
+    return dims
+
+
+def _element(type: Type, bits: int) -> int:
+    """The ONNX element type of a weight: whole numbers of up to four bits are stored two in a byte."""
+    if type.dtype == "float":
+        return int(onnx.TensorProto.FLOAT)
+    return int(onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
+
+
+_BEFORE_NAME = re.compile(r"\.(?!\d+(?:\.|$))")
+
+
+def scope_of(node: Node) -> str:
+    """Where a node stands, after its block's path and its own name: "/h.3/attn/c_attn"."""
+    path = next((frame.path for frame in reversed(node.scope) if frame.path), "")
+    parts = _BEFORE_NAME.split(path) if path else []
+    return "".join(f"/{part}" for part in (*parts, *filter(None, [node.name])))

@@ -1,0 +1,265 @@
+"""The command line: one thin function a command, over the same functions that Python programs call.
+
+Frameworks are loaded by `build` and `verify` only, NumPy by nothing else either; what a command needs beyond the language
+is imported when it runs, so that every command answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tfdsl.language.diagnostics import Diagnostic, SpecError
+from tfdsl.terminal import FAULTS, Commands, say, show_faults
+
+if TYPE_CHECKING:
+    from tfdsl.model import Model
+
+TARGETS = ("torch", "onnx", "openvino")
+Command = TypeVar("Command", bound=Callable[..., Any])
+_MODEL = re.compile(r"(.+):([A-Za-z_]\w*)")
+_SETTING = re.compile(r"\s*([A-Za-z_]\w*)\s*=(.*)", re.DOTALL)
+
+
+def _settings(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """`--set name=value`, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        match = _SETTING.fullmatch(text)
+        if match is None or not match[2].strip():
+            raise click.BadParameter(f"`{text}` is not of the form name=value", context, option)
+        if match[1] in found:
+            raise click.BadParameter(f"`{match[1]}` is set twice", context, option)
+        found[match[1]] = match[2].strip()
+    return found
+
+
+def with_settings(command: Command) -> Command:
+    """The options that say what becomes of a model before anything is done with it."""
+    inputs = click.option("--with", "inputs", multiple=True, metavar="INPUT", help="An optional input to have. Repeatable.")
+    settings = click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_settings, help="Set a parameter. Repeatable."
+    )
+    return inputs(settings(command))
+
+
+def with_model(command: Command) -> Command:
+    """A model named on the command line, with its settings: `FILE[:MODEL]`."""
+    return click.argument("spec", metavar="FILE[:MODEL]")(with_settings(command))
+
+
+def with_passes(command: Command) -> Command:
+    """The options that say which passes run."""
+    plan = click.option("--plan", metavar="NAME", help="Run the passes of a plan of the file.")
+    passes = click.option(
+        "--pass", "passes", multiple=True, metavar="CALL", help="""Run a pass: --pass 'quantize("h.**", bits=8)'. Repeatable."""
+    )
+    return plan(passes(command))
+
+
+def split_name(spec: str) -> tuple[str, str | None]:
+    """`FILE:MODEL` as file and model; a file that is called just so comes first."""
+    match = _MODEL.fullmatch(spec)
+    if match is None or os.path.exists(spec):
+        return spec, None
+    return match[1], match[2]
+
+
+def _load(spec: str, settings: dict[str, str], inputs: tuple[str, ...]) -> Model:
+    from tfdsl.model import load
+
+    path, name = split_name(spec)
+    return load(path, name, inputs=inputs, settings=settings)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(None, "--version", package_name="tfdsl", prog_name="tfm")
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of a fault of tfm itself.")
+def tfm(traceback: bool) -> None:
+    """Describe a transformer once, and make everything else from that.
+
+    A model is named FILE.tfm:MODEL, or FILE.tfm alone for the file's one model that extends no other.
+    """
+
+
+@tfm.command()
+@click.argument("specs", nargs=-1, required=True, metavar="FILE[:MODEL]...")
+@with_settings
+@click.option("--json", "as_json", is_flag=True, help="Print the faults as a JSON list.")
+def check(specs: tuple[str, ...], settings: dict[str, str], inputs: tuple[str, ...], as_json: bool) -> int:
+    """Find every fault in files: in their text, and in all their models with and without optional inputs."""
+    from tfdsl.check import check_file, check_model
+
+    found: list[Diagnostic] = []
+    for spec in specs:
+        path, name = split_name(spec)
+        if name is None and not settings and not inputs:
+            report = check_file(path)
+        else:
+            report = check_model(path, name, settings, inputs)
+        found += report.faults
+        if not as_json:
+            show_faults(report.faults)
+            if not report.faults:
+                click.echo(f"{spec}: {report.summary()}")
+    if as_json:
+        _print_json([diagnostic.as_json() for diagnostic in found])
+    elif found:
+        say(f"\n{len(found)} error{'s' if len(found) > 1 else ''} in {', '.join(specs)}")
+    return FAULTS if found else 0
+
+
+@tfm.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; name the files that would change, and exit 1.")
+def fmt(files: tuple[str, ...], only_check: bool) -> int:
+    """Write files in the one style there is."""
+    from tfdsl.files import atomic_file
+    from tfdsl.language.parser import read
+    from tfdsl.language.printer import format_source
+
+    status = 0
+    for file in files:
+        try:
+            source = read(file)
+            text = format_source(source)
+        except SpecError as error:
+            status = show_faults(error.diagnostics)
+            continue
+        if text == source.text and not _has_other_newlines(file):
+            continue
+        click.echo(f"{'would format' if only_check else 'formatted'} {file}")
+        if only_check:
+            status = FAULTS
+            continue
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
+    return status
+
+
+def _has_other_newlines(file: str) -> bool:
+    """Whether a file has what reading it takes away: carriage returns, or a byte order mark."""
+    with open(file, "rb") as opened:
+        data = opened.read()
+    return b"\r\n" in data or data.startswith(b"\xef\xbb\xbf")
+
+
+@tfm.command()
+@with_model
+def show(spec: str, settings: dict[str, str], inputs: tuple[str, ...]) -> None:
+    """Show every parameter with its value and origin, and every weight with its path and shape."""
+    from tfdsl.show import describe
+
+    click.echo(describe(_load(spec, settings, inputs)))
+
+
+@tfm.command()
+@with_model
+@with_passes
+@click.option("--after", metavar="PASS", help="Run passes up to this one: one of the plan's, or this one alone.")
+def ir(
+    spec: str, settings: dict[str, str], inputs: tuple[str, ...], plan: str | None, passes: tuple[str, ...], after: str | None
+) -> None:
+    """Print the graph as text."""
+    from tfdsl.ir.text import print_graph
+
+    model = _load(spec, settings, inputs)
+    click.echo(print_graph(model.optimize(passes, plan=plan, after=after).graph).rstrip("\n"))
+
+
+@tfm.command()
+@with_model
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="The size called batch.")
+@click.option("--seq", type=click.IntRange(1), help="The size of every other axis that only run time knows.")
+@click.option("--dtype", default="float32", show_default=True, help="The element type to count bytes for.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def report(
+    spec: str, settings: dict[str, str], inputs: tuple[str, ...], batch: int, seq: int | None, dtype: str, as_json: bool
+) -> None:
+    """Count parameters, the operations of a forward pass, and bytes."""
+    made = _load(spec, settings, inputs).report(batch=batch, seq=seq, dtype=dtype)
+    if as_json:
+        _print_json(made.as_json())
+    else:
+        click.echo(made.render().rstrip("\n"))
+
+
+@tfm.command()
+@with_model
+@click.option("-o", "--output", required=True, metavar="OUT.{dot,svg,png,pdf}", help="The file to write.")
+def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: str) -> None:
+    """Draw the architecture as a paper would."""
+    _load(spec, settings, inputs).draw(output)
+    say(f"wrote {output}")
+
+
+@tfm.command()
+@with_model
+@with_passes
+@click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="What to build.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
+@click.option("--weights", metavar="FILE", help="Weights to build with, as safetensors.")
+@click.option("--seed", type=click.IntRange(0), help="Build with weights as the initialisers draw them.")
+def build(
+    spec: str,
+    settings: dict[str, str],
+    inputs: tuple[str, ...],
+    plan: str | None,
+    passes: tuple[str, ...],
+    target: str,
+    output: str,
+    weights: str | None,
+    seed: int | None,
+) -> None:
+    """Build a model for a target, with weights or (for torch) without."""
+    if weights is not None and seed is not None:
+        raise click.UsageError("--weights and --seed are two ways to the same thing; give one")
+    model = _load(spec, settings, inputs)
+    built = model.build(target, output, weights=weights, seed=seed, plan=plan, passes=passes)
+    for note in built.notes:
+        say(note)
+    for path in built.files:
+        click.echo(path)
+
+
+@tfm.command()
+@with_model
+@with_passes
+@click.option("--to", "targets", type=click.Choice(TARGETS), multiple=True, help="Only these targets. Repeatable.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For weights and inputs.")
+def verify(
+    spec: str,
+    settings: dict[str, str],
+    inputs: tuple[str, ...],
+    plan: str | None,
+    passes: tuple[str, ...],
+    targets: tuple[str, ...],
+    seed: int,
+) -> int:
+    """Run random inputs through the reference and each target, and compare."""
+    from tfdsl.verify import render
+
+    verdict = _load(spec, settings, inputs).verify(targets or None, plan=plan, passes=passes, seed=seed)
+    click.echo(render(verdict))
+    return 0 if verdict.passed else FAULTS
+
+
+@tfm.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """Explain the code of an error: what causes it, and what to do."""
+    from tfdsl.language.codes import explain as explanation
+
+    click.echo(explanation(code))
+
+
+__all__ = ["tfm"]
