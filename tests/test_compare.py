@@ -79,7 +79,9 @@ def test_sizes_obey_constraints(constraints: tuple[Constraint, ...], wanted: dic
 
 def test_sizes_make_every_axis_of_the_graph_whole_and_not_empty() -> None:
     build = Builder(image=("float", (BATCH, 3, SEQ, MEMORY)))
-    patches = build("conv2d", build.inputs["image"], build.weight("w", 2, 3, 16, 16), None, out=2, kernel=16, stride=16, bias=False)
+    patches = build(
+        "conv2d", build.inputs["image"], build.weight("w", 2, 3, 16, 16), None, out=2, kernel=16, stride=16, bias=False
+    )
     build.graph.outputs = [("y", patches)]
     assert choose_sizes(build.graph, 1, 1) == {"batch": 1, "seq": 16, "memory": 16}
     build = Builder(**TOKENS)
@@ -97,7 +99,14 @@ def test_constraints_that_nothing_meets() -> None:
 
 def test_a_comparison_goes_through_each_size_once() -> None:
     sizes = all_sizes(model(), (1, 3), (1, 6))
-    assert [tuple(each.values()) for each in sizes] == [(1, 1, 1), (1, 6, 13), (3, 1, 1), (3, 6, 13), (3, 1, 13), (3, 6, 1)]
+    assert [tuple(each.values()) for each in sizes] == [
+        (1, 1, 1),
+        (1, 6, 13),
+        (3, 1, 1),
+        (3, 6, 13),
+        (3, 1, 13),
+        (3, 6, 1),
+    ]
     assert len(all_sizes(Builder(**TOKENS).graph)) == 6
     assert all_sizes(model(Constraint("==", SEQ, 2), Constraint("==", MEMORY, 2), Constraint("==", BATCH, 1))) == [
         {"batch": 1, "seq": 2, "memory": 2}

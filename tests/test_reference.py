@@ -141,7 +141,10 @@ CASES: dict[str, list[Case]] = {
             lambda x, w, b: F.conv2d(x, w, b, stride=4),
         ),
     ],
-    "matmul": [((normal(3, 1, 2, 4), normal(5, 4, 3)), {}, torch.matmul), ((normal(2, 4), normal(4, 3)), {}, torch.matmul)],
+    "matmul": [
+        ((normal(3, 1, 2, 4), normal(5, 4, 3)), {}, torch.matmul),
+        ((normal(2, 4), normal(4, 3)), {}, torch.matmul),
+    ],
     "einsum": [
         ((Q, Q), {"pattern": "b h s d, b h t d -> b h s t"}, lambda a, b: torch.einsum("bhsd,bhtd->bhst", a, b)),
         ((X,), {"pattern": "batch seq width -> width batch"}, lambda x: torch.einsum("abc->ca", x)),
@@ -154,17 +157,19 @@ CASES: dict[str, list[Case]] = {
         (
             (Q, K, V, normal(3, 5), None, normal(4)),
             {"softcap": 2.0},
-            lambda q, k, v, bias, _, sinks: torch.softmax(
-                torch.cat(
-                    [
-                        2 * torch.tanh(q @ k.repeat_interleave(2, 1).mT / math.sqrt(6) / 2) + bias,
-                        sinks[None, :, None, None].expand(2, 4, 3, 1),
-                    ],
+            lambda q, k, v, bias, _, sinks: (
+                torch.softmax(
+                    torch.cat(
+                        [
+                            2 * torch.tanh(q @ k.repeat_interleave(2, 1).mT / math.sqrt(6) / 2) + bias,
+                            sinks[None, :, None, None].expand(2, 4, 3, 1),
+                        ],
+                        dim=-1,
+                    ),
                     dim=-1,
-                ),
-                dim=-1,
-            )[..., :-1]
-            @ v.repeat_interleave(2, 1),
+                )[..., :-1]
+                @ v.repeat_interleave(2, 1)
+            ),
         ),
     ],
     "rotate": [
@@ -204,7 +209,11 @@ CASES: dict[str, list[Case]] = {
     "cumsum": [((X,), {"axis": 1}, lambda x: torch.cumsum(x, 1)), ((INTS,), {"axis": 0}, lambda x: torch.cumsum(x, 0))],
     "top_k": [((X,), {"k": 3, "axis": 2}, lambda x: tuple(torch.topk(x, 3, dim=2)))],
     "rearrange": [
-        ((X,), {"pattern": "b s (h d) -> b h s d", "sizes": (("h", 2),)}, lambda x: x.reshape(2, 3, 2, 4).transpose(1, 2)),
+        (
+            (X,),
+            {"pattern": "b s (h d) -> b h s d", "sizes": (("h", 2),)},
+            lambda x: x.reshape(2, 3, 2, 4).transpose(1, 2),
+        ),
         ((X,), {"pattern": "... w -> w (...)"}, lambda x: x.permute(2, 0, 1).reshape(8, 6)),
         ((X,), {"pattern": "b s w -> s 1 w b"}, lambda x: x.permute(1, 2, 0)[:, None]),
     ],
@@ -218,14 +227,20 @@ CASES: dict[str, list[Case]] = {
         ((X,), {"axis": 2, "start": 1, "stop": 7, "step": 2}, lambda x: x[..., 1:7:2]),
         ((X,), {"axis": 1}, lambda x: x),
     ],
-    "select": [((X,), {"axis": 1, "index": 2}, lambda x: x[:, 2]), ((INTS,), {"axis": 0, "index": -1}, lambda x: x[-1])],
+    "select": [
+        ((X,), {"axis": 1, "index": 2}, lambda x: x[:, 2]),
+        ((INTS,), {"axis": 0, "index": -1}, lambda x: x[-1]),
+    ],
     "pad": [
         ((X,), {"axis": 1, "before": 2, "after": 1, "value": 0.5}, lambda x: F.pad(x, (0, 0, 2, 1), value=0.5)),
         ((INTS,), {"axis": 0, "after": 1, "value": -1}, lambda x: F.pad(x, (0, 0, 0, 1), value=-1)),
     ],
     "expand": [((normal(3, 1),), {"shape": (2, 3, 4)}, lambda x: x.expand(2, 3, 4))],
     "swap": [((X,), {"first": 0, "second": 2}, lambda x: x.transpose(0, 2)), ((X,), {}, lambda x: x.mT)],
-    "roll": [((X,), {"shift": 3, "axis": 2}, lambda x: x.roll(3, 2)), ((X,), {"shift": -1, "axis": 1}, lambda x: x.roll(-1, 1))],
+    "roll": [
+        ((X,), {"shift": 3, "axis": 2}, lambda x: x.roll(3, 2)),
+        ((X,), {"shift": -1, "axis": 1}, lambda x: x.roll(-1, 1)),
+    ],
     "gather": [((X, whole(0, 3, 4, 2)), {"axis": 1}, lambda x, i: torch.stack([x[:, row] for row in i], 1))],
     "take_along": [((X, whole(0, 8, 2, 3, 2)), {"axis": 2}, lambda x, i: torch.gather(x, 2, i))],
     "one_hot": [((whole(0, 5, 2, 3),), {"classes": 5}, lambda x: F.one_hot(x, 5).double())],
@@ -237,7 +252,11 @@ CASES: dict[str, list[Case]] = {
     "softmax": [((X,), {"axis": 1}, lambda x: torch.softmax(x, 1))],
     "log_softmax": [((X,), {"axis": -1}, lambda x: torch.log_softmax(x, -1))],
     "dequantize": [
-        ((whole(-127, 128, 4, 6), np.float32([[0.5], [0.1], [1], [2]]).astype(float)), {}, lambda q, s: (q * s.float()).double()),
+        (
+            (whole(-127, 128, 4, 6), np.array([[0.5], [0.1], [1], [2]], np.float32).astype(float)),
+            {},
+            lambda q, s: (q * s.float()).double(),
+        ),
         (
             (whole(-7, 8, 4, 6), np.abs(normal(4, 3)).astype(np.float32).astype(float)),
             {},
@@ -250,7 +269,10 @@ for _name in ("exp", "sin", "cos", "tanh", "sigmoid", "relu", "erf"):
 for _name in ("silu", "softplus"):
     CASES[_name] = [((X * 3,), {}, getattr(F, _name))]
 for _name in ("add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"):
-    CASES[_name] = [((normal(3, 1), normal(2, 1, 4)), {}, getattr(torch, _name)), ((INTS, DIVISORS), {}, getattr(torch, _name))]
+    CASES[_name] = [
+        ((normal(3, 1), normal(2, 1, 4)), {}, getattr(torch, _name)),
+        ((INTS, DIVISORS), {}, getattr(torch, _name)),
+    ]
 for _name, _function in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "min": torch.amin}.items():
     CASES[_name] = [
         ((X,), {"axis": 1}, lambda x, f=_function: f(x, 1)),
@@ -261,7 +283,9 @@ for _name, _function in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax
 ELSEWHERE = {"input", "weight", "repeat", "prune", "quantize"}
 
 
-@pytest.mark.parametrize(("op", "number"), [(op, number) for op, cases in CASES.items() for number in range(len(cases))])
+@pytest.mark.parametrize(
+    ("op", "number"), [(op, number) for op, cases in CASES.items() for number in range(len(cases))]
+)
 def test_op(op: str, number: int) -> None:
     operands, attributes, expected = CASES[op][number]
     wanted = expected(*torches(operands))
@@ -280,7 +304,9 @@ def test_every_op_has_a_case() -> None:
 def test_softmax_of_large_numbers() -> None:
     for op in ("softmax", "log_softmax"):
         (found,) = apply(op, np.array([1e4, 1e4 - 1, -1e4]))
-        np.testing.assert_allclose(found, getattr(torch, op)(torch.tensor([1e4, 1e4 - 1, -1e4]).double(), -1), rtol=1e-12)
+        np.testing.assert_allclose(
+            found, getattr(torch, op)(torch.tensor([1e4, 1e4 - 1, -1e4]).double(), -1), rtol=1e-12
+        )
 
 
 def test_smooth_functions_far_from_zero() -> None:
@@ -337,7 +363,7 @@ def test_conv1d_shapes(kernel: int, stride: int, dilation: int, before: int, aft
 
 
 def looked_at(mask: masks.Mask, queries: int, keys: int, *operands: Array, batch: int = 1, **rest: Any) -> Array:
-    """How much each query takes from each key [b, s, t], where all scores are equal: values are the keys' unit vectors."""
+    """How much each query takes from each key [b, s, t], where all scores are equal: the values are unit vectors."""
     q, k = np.zeros((batch, 1, queries, 2)), np.zeros((batch, 1, keys, 2))
     v = np.broadcast_to(np.eye(keys), (batch, 1, keys, keys)).copy()
     return apply("attend", q, k, v, None, None, None, *operands, mask=mask, **rest)[0][:, 0]
@@ -374,8 +400,8 @@ def test_masks_that_read_operands() -> None:
     ids = np.array([[0, 0, 1], [2, 3, 2]])
     both = masks.Joined("&", masks.Term("padding", (), 0), masks.Term("documents", (), 1))
     found = looked_at(both, 3, 3, np.array([True, True, True]), ids, batch=2)
-    np.testing.assert_allclose(found[0], [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
-    np.testing.assert_allclose(found[1], [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]])
+    np.testing.assert_allclose(found[0], [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(found[1], [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
 
 
 def test_a_query_that_sees_nothing_gives_zeros() -> None:
@@ -408,7 +434,9 @@ def test_quantised_weights_are_those_of_float32() -> None:
     q, scale = apply("quantize", weight.astype(float), bits=8)
     wanted = torch.from_numpy(weight)
     rows = wanted.abs().amax(1, keepdim=True) / 127
-    assert np.array_equal(scale, rows.double()) and np.array_equal(q, torch.round(wanted / rows).clamp(-127, 127).long())
+    assert np.array_equal(scale, rows.double()) and np.array_equal(
+        q, torch.round(wanted / rows).clamp(-127, 127).long()
+    )
     (back,) = apply("dequantize", q, scale)
     assert np.array_equal(back, (torch.round(wanted / rows) * rows).double())
 

@@ -26,7 +26,9 @@ from tfdsl.weights.files import names
 BATCH = symbol("batch")
 
 
-def weight(graph: Graph, path: str, *shape: int, init: str = "xavier_uniform", arguments: tuple[float, ...] = ()) -> Value:
+def weight(
+    graph: Graph, path: str, *shape: int, init: str = "xavier_uniform", arguments: tuple[float, ...] = ()
+) -> Value:
     attributes = {"path": path, "shape": shape, "init": Initializer(init, arguments)}
     return Value(graph.add("weight", (), attributes).id)
 
@@ -193,7 +195,7 @@ def test_everything_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
 
 def test_a_name_that_is_nearly_right(tmp_path: Path) -> None:
     save_file({"norm.wait": np.zeros(4, np.float32)}, tmp_path / "w.safetensors")
-    with pytest.raises(SpecError, match="did you mean `norm.wait`"):
+    with pytest.raises(SpecError, match=r"did you mean `norm\.wait`"):
         read(tmp_path / "w.safetensors", several({"norm.weight": (4,)}))
 
 
@@ -383,7 +385,9 @@ def test_a_tied_weight_is_stored_once() -> None:
     assert np.array_equal(found["y0"], found["y1"])
 
 
-@pytest.mark.parametrize("chains", [((QUANTIZE,), ()), ((PRUNE,), (QUANTIZE,)), ((QUANTIZE,), (GROUPS,)), ((), (PRUNE,))])
+@pytest.mark.parametrize(
+    "chains", [((QUANTIZE,), ()), ((PRUNE,), (QUANTIZE,)), ((QUANTIZE,), (GROUPS,)), ((), (PRUNE,))]
+)
 def test_two_forms_of_one_weight_are_refused(chains: tuple[Any, ...]) -> None:
     with pytest.raises(SpecError) as caught:
         materialise(tied(*chains), {})

@@ -1,6 +1,6 @@
 """`python -m tfdsl`: the command line, also installed as `tfm`."""
 
-from tfdsl.cli import tfm
+from tfdsl.cli import main
 
 if __name__ == "__main__":
-    tfm(prog_name="tfm")
+    main()

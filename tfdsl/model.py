@@ -14,7 +14,11 @@ from tfdsl.language.modules import Declared, Module
 from tfdsl.language.parser import parse_expression
 
 if TYPE_CHECKING:
+    import torch  # noqa: TID251
+
+    from tfdsl.build import Built
     from tfdsl.report import Report
+    from tfdsl.verify import Verdict
 
 
 def load(
@@ -57,6 +61,96 @@ class Model:
     @property
     def module(self) -> Module:
         return self.declared.module
+
+    def report(
+        self,
+        *,
+        batch: int = 1,
+        seq: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+        dtype: str = "float32",
+    ) -> Report:
+        """Parameters, operations and bytes at the given sizes; without `seq`, at the longest that the model allows."""
+        from tfdsl.report import report
+
+        return report(self.graph, sizes=sizes, batch=batch, seq=seq, dtype=dtype)
+
+    def draw(self, path: str | os.PathLike[str], *, depth: int = 2) -> None:
+        """Draw the architecture into a `.dot`, `.svg`, `.png` or `.pdf`: so many levels of blocks. Raises `SpecError`."""
+        from tfdsl.backends.graphviz import draw
+
+        draw(self.graph, path, depth)
+
+    def to_torch(self, *, weights: Any = None, seed: int | None = None) -> torch.nn.Module:
+        """A PyTorch module, made from the source that a build would write.
+
+        `weights` is a safetensors file, arrays or tensors by path, or a module; `seed` draws initial ones. Without either
+        the module draws its own. Raises `SpecError`.
+        """
+        from tfdsl.build import find_target, load_backend, require_values, values_of
+        from tfdsl.weights import materialise
+
+        backend = load_backend("torch")
+        require_values(self.graph, find_target("torch"), weights is not None or seed is not None)
+        values = values_of(self.graph, weights, seed)
+        graph, stored = (self.graph, None) if values is None else materialise(self.graph, values)
+        return backend.make(graph, stored)  # type: ignore[no-any-return]
+
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        weights: Any = None,
+        seed: int | None = None,
+        dims: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write an ONNX model to `path`, with weights as for `to_torch`; `dims` fixes sizes. Raises `SpecError`."""
+        self._to_file("onnx", path, weights, seed, dims)
+
+    def to_openvino(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        weights: Any = None,
+        seed: int | None = None,
+        dims: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write an OpenVINO model to `path` (an `.xml` file), with weights as for `to_torch`. Raises `SpecError`."""
+        self._to_file("openvino", path, weights, seed, dims)
+
+    def _to_file(
+        self,
+        target: str,
+        path: str | os.PathLike[str],
+        weights: Any,
+        seed: int | None,
+        dims: Mapping[str, int] | None,
+    ) -> None:
+        from tfdsl.build import find_target, load_backend, require_values, values_of
+
+        require_values(self.graph, find_target(target), weights is not None or seed is not None)
+        backend = load_backend(target)
+        backend.build(self.graph, values_of(self.graph, weights, seed), path, dims=dict(dims or {}))
+
+    def build(
+        self,
+        target: str,
+        directory: str | os.PathLike[str],
+        *,
+        weights: Any = None,
+        seed: int | None = None,
+        dims: Mapping[str, int] | None = None,
+    ) -> Built:
+        """Build for a target ("torch", "onnx", "openvino") into a folder. Raises `SpecError`."""
+        from tfdsl.build import build
+
+        return build(self.graph, target, directory, weights=weights, seed=seed, dims=dims)
+
+    def verify(self, targets: Sequence[str] | None = None, *, seed: int = 0, tolerance: float | None = None) -> Verdict:
+        """Compare targets (all that are installed, if none are named) with the reference on random inputs."""
+        from tfdsl.verify import verify
+
+        return verify(self.graph, targets, seed=seed, tolerance=tolerance)
 
 
 def choose(module: Module, name: str | None) -> Declared:
@@ -114,4 +208,4 @@ def _plain(value: Any) -> Any:
     return _UNFIT
 
 
-__all__ = ["Model", "Report", "choose", "load"]
+__all__ = ["Model", "choose", "load"]

@@ -66,6 +66,10 @@ class Commands(click.Group):
             return _internal(error)
         return result if isinstance(result, int) else 0
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which one meets them."""
+        return list(self.commands)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The command of a name; names near a wrong one are suggested."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

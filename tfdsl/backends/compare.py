@@ -1,4 +1,4 @@
-"""Comparing backends with the reference on random inputs. Targets are given as functions: no framework is known here."""
+"""Comparing backends with the reference on random inputs. Targets come as functions: no framework is known here."""
 
 from __future__ import annotations
 

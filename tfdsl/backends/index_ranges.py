@@ -134,8 +134,8 @@ def _maximum(needed: Range, other: Range, place: int) -> Range:
     return Range(-_FAR if other.low >= needed.low else needed.low, needed.high)
 
 
-# For an op of two operands: what the other one can be, and what is needed of the result, give what is needed of this one.
-# `mod` needs nothing: its result is below the divisor in any case.
+# For an op of two operands, what the other one can be and what is needed of the result give what is needed of this
+# one. `mod` needs nothing: its result is below the divisor in any case.
 _BACKWARDS = {
     "add": _add,
     "sub": _sub,

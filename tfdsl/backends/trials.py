@@ -28,7 +28,7 @@ _FLOAT64 = 8
 
 
 def random_inputs(graph: Graph, sizes: Mapping[str, int], seed: int) -> dict[str, Array]:
-    """An input of each name: normal float32 numbers, int64 numbers that index what they are used on, or mostly true bools."""
+    """Inputs by name: normal float32 numbers, int64 numbers that index what they are used on, and mostly true bools."""
     random = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for node in map(graph.node, graph.inputs):
@@ -47,7 +47,7 @@ def random_inputs(graph: Graph, sizes: Mapping[str, int], seed: int) -> dict[str
 def choose_sizes(graph: Graph, batch: int, length: int, single: str | None = None) -> Sizes:
     """A number for each named size, as near as the constraints allow to `batch` and `length`; `single` is wanted 1.
 
-    Where lengths are above 1, each is wanted longer than the one before: two axes that an op confuses are seen to differ.
+    Above 1, each length is wanted longer than the one before: two axes that an op confuses are seen to differ.
     """
     wanted: Sizes = {}
     for name in _names(graph):

@@ -54,7 +54,8 @@ class Frame:
 
     `path` is where its weights live, `block` the name it was declared under, `names` its parameters and bound sizes with
     their values here, `spelled` what the caller wrote for them, in the caller's names, and `defaults` the expressions of
-    those that were left at their defaults or derived, in its own names.
+    those that were left at their defaults or derived, in its own names; `declared` has the defaults that the block declares,
+    whether or not they hold here.
     """
 
     path: str
@@ -62,7 +63,9 @@ class Frame:
     names: Mapping[str, Any]
     spelled: Mapping[str, Expression] = field(default_factory=dict)
     defaults: Mapping[str, Expression] = field(default_factory=dict)
+    declared: Mapping[str, Expression] = field(default_factory=dict)
     arguments: dict[str, Value] = field(default_factory=dict)  # what its inputs were bound to, to name them after
+    labels: dict[Value, str] = field(default_factory=dict)  # what it calls values that inner applications made
     span: Span | None = None
 
 

@@ -92,7 +92,9 @@ class Op:
             for operand in self.operands
             if not operand.weight
         ]
-        parts += [a.name if a.required else f"{a.name}={_spell(a.default)}" for a in self.attributes]
+        for a in self.attributes:
+            shown = a.name if a.required else f"{a.name}={_spell(a.default)}"
+            parts.append("name=size..." if a.kind == "names" else shown)
         return f"{self.name}({', '.join(parts)})"
 
 

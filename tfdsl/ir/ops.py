@@ -60,7 +60,7 @@ def broadcast(left: Sequence[Size], right: Sequence[Size]) -> tuple[Size, ...]:
         if a != b and a != 1 and b != 1:
             keep = "keep=true" if abs(len(left) - len(right)) == 1 else ""
             raise ShapeError(
-                f"shapes {show(left)} and {show(right)} do not go together: {a} against {b}, {_ordinal(place)} from the last axis"
+                f"shapes {show(left)} and {show(right)} do not go together: their axes -{place} are {a} and {b}"
                 if place > 1
                 else f"shapes {show(left)} and {show(right)} do not go together: their last axes are {a} and {b}",
                 operand=1,
@@ -70,8 +70,9 @@ def broadcast(left: Sequence[Size], right: Sequence[Size]) -> tuple[Size, ...]:
     return tuple(reversed(result))
 
 
-def _ordinal(place: int) -> str:
-    return {2: "one", 3: "two", 4: "three"}.get(place, str(place - 1))
+def stretches(dims: Sequence[Size], shape: Sequence[Size]) -> bool:
+    """Whether a tensor stretches to a shape: each of its axes, matched from the last, is the same or 1."""
+    return len(dims) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(dims), reversed(shape), strict=False))
 
 
 def rank(type: Type, *allowed: int, operand: int = 0, what: str = "") -> None:
@@ -336,8 +337,9 @@ def _attend(t: Types, a: Attributes) -> tuple[Type, ...]:
         raise ShapeError(f"{groups} key heads do not divide {heads} query heads", operand=1, code="T405")
     scores = (q.dims[0], heads, q.dims[2], k.dims[2])
     for place, what in ((3, "bias"), (4, "allowed")):
-        if t[place] is not None and broadcast(t[place].dims, scores) != scores:
-            raise ShapeError(f"the {what} {show(t[place].dims)} does not fit scores {show(scores)}", operand=place)
+        if t[place] is not None and not stretches(t[place].dims, scores):
+            message = f"`{what}` is {show(t[place].dims)}, and does not stretch to the scores {show(scores)}"
+            raise ShapeError(message, operand=place)
     if t[5] is not None and t[5].dims != (heads,):
         raise ShapeError(f"sinks are one number a head, [{heads}], not {show(t[5].dims)}", operand=5)
     _attend_masks(t, a, scores)
@@ -353,7 +355,7 @@ def _attend_masks(t: Types, a: Attributes, scores: tuple[Size, ...]) -> None:
             continue
         place = 6 + term.operand
         wanted = (batch, keys)
-        if broadcast(t[place].dims, wanted) != wanted:
+        if not stretches(t[place].dims, wanted):
             raise ShapeError(f"`{term.kind}` needs {show(wanted)}, not {show(t[place].dims)}", operand=place)
         if term.kind == "documents":
             same("`documents` is for self-attention: queries and keys differ in length", queries, keys, 1)
@@ -564,7 +566,7 @@ def _select(t: Types, a: Attributes) -> tuple[Type, ...]:
 
 
 def _expand(t: Types, a: Attributes) -> tuple[Type, ...]:
-    if broadcast(t[0].dims, a.shape) != tuple(a.shape):
+    if not stretches(t[0].dims, a.shape):
         raise ShapeError(f"{show(t[0].dims)} does not stretch to {show(a.shape)}", operand=0)
     return (Type(t[0].dtype, tuple(a.shape)),)
 

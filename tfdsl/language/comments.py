@@ -115,7 +115,7 @@ def _first_token(node: syntax.Tree) -> int:
                 node = node.left
             case syntax.Pipe():
                 node = node.value
-            case syntax.Index():
+            case syntax.Index() | syntax.Member():
                 node = node.base
             case _:
                 return node.span.start

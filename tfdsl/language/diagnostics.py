@@ -70,7 +70,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One fault: what is wrong (`message`), where (`span`, `note` under the caret), and only `help` proposes a change."""
+    """One fault: what is wrong (`message`) and where (`span`, `note` under the caret); only `help` proposes a change."""
 
     code: str
     message: str
@@ -92,15 +92,14 @@ class Diagnostic:
 
     def render(self) -> str:
         """The diagnostic as text for a terminal, with carets."""
-        lines = [f"error[{self.code}]: {self.message}"]
-        if self.span is not None:
-            lines += _excerpt(self.span, self.note, "-->")
-        elif self.note:
-            lines.append(f"  = {self.note}")
-        for label in self.others:
-            lines += _excerpt(label.span, label.text, "::: also")
+        from tfdsl.language.excerpts import excerpts, printable
+
+        lines = [printable(f"error[{self.code}]: {self.message}")]
+        if self.span is None and self.note:
+            lines.append(printable(f"  = {self.note}"))
+        lines += excerpts(self)
         if self.help:
-            lines.append(f"help: {self.help}")
+            lines.append(printable(f"help: {self.help}"))
         return "\n".join(lines)
 
 
@@ -148,10 +147,13 @@ def one(code: str, message: str, span: Span | None = None, **rest: object) -> Sp
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Help text that names the nearest known names, or `otherwise`."""
-    close = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
+    ratios = {each: difflib.SequenceMatcher(None, name.lower(), each.lower()).ratio() for each in set(known)}
+    best = max(ratios.values(), default=0.0)
+    # Names that are nearly as close as the closest: a third of a likely word more is noise.
+    close = sorted(each for each, ratio in ratios.items() if ratio >= max(0.65, best - 0.08))
     if not close:
         return otherwise
-    return "did you mean " + " or ".join(f"`{candidate}`" for candidate in close) + "?"
+    return "did you mean " + " or ".join(f"`{candidate}`" for candidate in close[:3]) + "?"
 
 
 def _json_place(span: Span | None) -> dict[str, object] | None:
@@ -159,27 +161,3 @@ def _json_place(span: Span | None) -> dict[str, object] | None:
         return None
     (line, column), (end_line, end_column) = span.source.place(span.start), span.source.place(span.end)
     return {"file": span.source.name, "line": line, "column": column, "end_line": end_line, "end_column": end_column}
-
-
-def _excerpt(span: Span, note: str, arrow: str) -> list[str]:
-    line, column = span.source.place(span.start)
-    end_line, end_column = span.source.place(max(span.end - 1, span.start))
-    # A tab would put the carets out of step; it is shown as one space.
-    text = span.source.line(line).replace("\t", " ").rstrip()
-    width = len(str(line))
-    last = end_column if end_line == line else max(len(text), column)
-    carets = "^" * max(last - column + 1, 1)
-    if len(text) > _WIDEST:
-        start = max(0, column - _WIDEST // 2)
-        text, column = "..." + text[start : start + _WIDEST] + "...", column - start + 3
-        carets = carets[: max(_WIDEST - column + 4, 1)]
-    gutter = " " * width
-    return [
-        f"{gutter}{arrow} {span}",
-        f"{gutter} |",
-        f"{line} | {text}",
-        f"{gutter} | {' ' * (column - 1)}{carets}{' ' + note if note else ''}",
-    ]
-
-
-_WIDEST = 160

@@ -60,6 +60,8 @@ class ExpressionPrinter(CommentQueue):
             case syntax.Index():
                 base = self.expression(node.base, _ATOM)
                 return (base, self.brackets("[]", [node.index], node.span.end - 1, self.expression))
+            case syntax.Member():
+                return (self.expression(node.base, _ATOM), ".", self.name(node.name))
             case syntax.ListOf():
                 numbers = all(_is_number(item) for item in node.items)
                 return self.brackets("[]", node.items, node.span.end - 1, self.expression, comma=",", fill=numbers)

@@ -58,6 +58,22 @@ def is_model(declared: Declared) -> bool:
     return isinstance(declared.item, syntax.Variant) or declared.item.kind == "model"
 
 
+def home(declared: Declared) -> Declared:
+    """The declaration whose body runs: the model at the end of a chain of variants."""
+    while isinstance(declared.item, syntax.Variant):
+        base = declared.module.find(declared.item.base.text)
+        assert base is not None, "checked when the module was loaded"
+        declared = base
+    return declared
+
+
+def base_block(declared: Declared) -> syntax.Block:
+    """The block that a model is, or is a variant of."""
+    item = home(declared).item
+    assert isinstance(item, syntax.Block)
+    return item
+
+
 @cache
 def prelude() -> Module:
     """The blocks that every file sees without an import."""
@@ -139,7 +155,9 @@ class _Loader:
         for name in item.names:
             found = imported.own.get(name.text)
             if found is None:
-                help_ = did_you_mean(name.text, imported.own, f"it declares {', '.join(sorted(imported.own)) or 'nothing'}")
+                help_ = did_you_mean(
+                    name.text, imported.own, f"it declares {', '.join(sorted(imported.own)) or 'nothing'}"
+                )
                 self._fault("T202", f"`{item.path.value}` declares no `{name.text}`", name.span, help=help_)
             elif name.text in module.imported:
                 self._fault("T203", f"`{name.text}` is imported twice", name.span)
@@ -193,8 +211,14 @@ class _Loader:
             found = seen[-1].module.find(base.text)
             if found is None:
                 if len(seen) == 1:
-                    known = [d.name for d in (*declared.module.own.values(), *declared.module.imported.values()) if is_model(d)]
-                    self._fault("T201", f"no model is called `{base.text}`", base.span, help=did_you_mean(base.text, known))
+                    known = [
+                        d.name
+                        for d in (*declared.module.own.values(), *declared.module.imported.values())
+                        if is_model(d)
+                    ]
+                    self._fault(
+                        "T201", f"no model is called `{base.text}`", base.span, help=did_you_mean(base.text, known)
+                    )
                 return
             if not is_model(found):
                 self._fault("T207", f"`{base.text}` is a block, and only models are extended", base.span)

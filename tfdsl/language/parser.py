@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+import threading
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,8 @@ from lark import Transformer_NonRecursive, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken, VisitError
 
 from tfdsl.language import syntax, tables
-from tfdsl.language.diagnostics import Collector, Diagnostic, Source, Span, SpecError, did_you_mean, one
+from tfdsl.language.diagnostics import MOST_DIAGNOSTICS, Collector, Source, Span, SpecError, one
+from tfdsl.language.syntax_faults import syntax_fault
 
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 120  # nested expressions; the phases after this one recurse over them
@@ -56,46 +57,50 @@ def parse(source: Source) -> syntax.File:
     """The syntax tree of a source; raises `SpecError` with every syntax error found."""
     faults = Collector()
     text = source.text
-    while True:
-        _BUILDER.begin(source)
-        try:
-            items = _BUILDER.transform(_parser().parse(text))
-            break
-        except VisitError as error:  # Lark's wrapping of what a builder method raised
-            raise error.orig_exc from None
-        except (UnexpectedToken, UnexpectedCharacters) as error:
-            diagnostic = _syntax_fault(source, error)
-            faults.add(diagnostic)
-            # Go on at the next item that starts a line, with what stood before it blanked, so that places hold.
-            restart = _ITEM.search(text, diagnostic.span.start + 1 if diagnostic.span else len(text))
-            if restart is None:
+    with _LOCK:
+        while len(faults.found) < MOST_DIAGNOSTICS:
+            try:
+                items, comments = _tree_of(source, text, "start")
                 break
-            text = re.sub(r"[^\n]", " ", text[: restart.start()]) + text[restart.start() :]
+            except (UnexpectedToken, UnexpectedCharacters) as error:
+                fault = syntax_fault(source, error, KEYWORDS, _parser())
+                faults.add(fault)
+                # Go on at the next item that starts a line, with what stood before it blanked, so that places hold.
+                restart = _ITEM.search(text, fault.span.start + 1 if fault.span else len(text))
+                if restart is None:
+                    break
+                text = re.sub(r"[^\n]", " ", text[: restart.start()]) + text[restart.start() :]
     faults.check()
-    span = Span(source, 0, len(source.text))
-    tree = syntax.File(tuple(items), tuple(_BUILDER.comments), span=span)
+    tree = syntax.File(tuple(items), comments, span=Span(source, 0, len(source.text)))
     _refuse_depth(tree)
     return tree
 
 
 _ITEM = re.compile(r"^(?:import|block|model|plan|mapping)\b", re.MULTILINE)
+_LOCK = threading.Lock()  # one builder serves all
 
 
 def parse_expression(source: Source) -> syntax.Expression:
     """The tree of a text that is one expression (a value given by `--set`)."""
-    prefix = "plan p for m { train { v = "
+    with _LOCK:
+        try:
+            expression: syntax.Expression = _tree_of(source, source.text, "value")[0]
+        except (UnexpectedToken, UnexpectedCharacters) as error:
+            raise SpecError([syntax_fault(source, error, KEYWORDS, _parser())]) from None
+    _refuse_depth(expression)
+    return expression
+
+
+def _tree_of(source: Source, text: str, start: str) -> tuple[Any, tuple[syntax.Comment, ...]]:
+    _BUILDER.begin(source)
     try:
-        tree = parse(Source(source.name, prefix + source.text + "\n}}"))
-        setting = tree.items[0].sections[0].items[0]  # type: ignore[union-attr]
-        if len(tree.items) == 1 and len(tree.items[0].sections[0].items) == 1:  # type: ignore[union-attr]
-            return setting.value  # type: ignore[union-attr]
-    except SpecError:
-        pass
-    raise one("T101", f"`{source.text}` is not an expression", Span(source, 0, len(source.text)))
+        return _BUILDER.transform(_parser().parse(text, start=start)), tuple(_BUILDER.comments)
+    except VisitError as error:  # Lark's wrapping of what a builder method raised
+        raise error.orig_exc from None
 
 
-def _refuse_depth(tree: syntax.File) -> None:
-    depths: list[tuple[syntax.Tree, int]] = [(item, 0) for item in tree.items]
+def _refuse_depth(tree: syntax.Tree) -> None:
+    depths: list[tuple[syntax.Tree, int]] = [(child, 0) for child in tree.children()]
     while depths:
         node, depth = depths.pop()
         if depth > DEEPEST:
@@ -106,87 +111,6 @@ def _refuse_depth(tree: syntax.File) -> None:
                 help="bind parts of it to names",
             )
         depths += [(child, depth + 1) for child in node.children()]
-
-
-def _syntax_fault(source: Source, error: UnexpectedToken | UnexpectedCharacters) -> Diagnostic:
-    if isinstance(error, UnexpectedCharacters):
-        start = error.pos_in_stream or 0
-        character = source.text[start]
-        help_ = "strings are closed on the line they start on" if character == '"' else _CHARACTER_HELP.get(character, "")
-        return Diagnostic("T102", f"unexpected character `{character}`", Span(source, start, start + 1), help=help_)
-    token = error.token
-    expected = _expected(error)
-    if token.type == "$END":
-        end = len(source.text.rstrip())
-        span = Span(source, max(end - 1, 0), max(end, 1))
-        return Diagnostic("T103", "the file ends too early", span, note=f"after this, expected {expected}")
-    span = Span(source, token.start_pos or 0, token.end_pos or 0)
-    help_ = ""
-    if token in KEYWORDS:
-        help_ = f"`{token}` is a keyword and cannot be a name"
-    elif token.type == "NAME" and token not in KEYWORDS:
-        help_ = did_you_mean(str(token), _words(error.accepts or error.expected))
-    help_ = help_ or _misspelt_before(error)
-    return Diagnostic("T101", f"unexpected `{token}`", span, note=f"expected {expected}", help=help_)
-
-
-_CHARACTER_HELP = {"'": "strings take double quotes", ";": "statements need no terminator", "\\": "lines need no continuation"}
-_TERMINAL_WORDS = {
-    "NAME": "a name",
-    "STRING": "a string",
-    "NUMBER": "a number",
-    "$END": "the end of the file",
-    "ADD": "an operator",
-    "SUB": "an operator",
-    "MUL": "an operator",
-    "POW": "an operator",
-    "COMPARE": "an operator",
-    "AND": "an operator",
-    "OR": "an operator",
-    "RANGE": "an operator",
-    "PIPE": "`|>`",
-    "OPTIONAL": "`?`",
-    "ELLIPSIS": "`...`",
-    "_OPERATOR": "an operator",
-}
-
-
-def _words(terminals: Iterable[str]) -> list[str]:
-    """The keywords among the terminals that could have stood at a place."""
-    return [name.lower() for name in terminals if name.lower() in KEYWORDS]
-
-
-def _misspelt_before(error: UnexpectedToken) -> str:
-    """Help where the token before the fault is a name that nearly is a keyword: `retrun x` stops at `x` only."""
-    before: Any = error.interactive_parser.copy(deepcopy_values=False)  # type: ignore[no-untyped-call]
-    if not before.parser_state.value_stack:
-        return ""
-    before.parser_state.state_stack.pop()
-    name = before.parser_state.value_stack.pop()
-    if not isinstance(name, lark.Token) or name.type != "NAME":
-        return ""
-    help_ = did_you_mean(str(name), _words(before.accepts()))
-    return f"`{name}` was read as a name; {help_}" if help_ else ""
-
-
-def _expected(error: UnexpectedToken) -> str:
-    accepted = set(error.accepts or error.expected)
-    if {"NUMBER", "NAME", "STRING", "LPAR"} <= accepted:
-        return "an expression"
-    patterns = {terminal.name: terminal.pattern for terminal in _terminals()}
-    words = []
-    for name in sorted(accepted):
-        word = _TERMINAL_WORDS.get(name)
-        if word is None:
-            word = f"`{patterns[name].value}`" if name in patterns else f"`{name.lower()}`"
-        if word not in words:
-            words.append(word.replace("\\", ""))
-    words.sort(key=lambda word: (word == "an operator", not word.startswith("`"), word))
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1] if words else "nothing more"
-
-
-def _terminals() -> list[lark.lexer.TerminalDef]:
-    return _parser().terminals
 
 
 @cache
@@ -262,6 +186,7 @@ _LITERALS = {"true": True, "false": False, "none": None}
 # One line a rule of the grammar: `b` is the builder, `c` the children, `s` the span.
 _RULES: dict[str, Any] = {
     "start": lambda b, c, s: c,
+    "value": lambda b, c, s: c[0],
     "import_": lambda b, c, s: syntax.Import(c[0], b.text(c[1]), span=s),
     "block": lambda b, c, s: syntax.Block("block", b.name(c[0]), *c[1], c[2], span=s),
     "model": lambda b, c, s: syntax.Block("model", b.name(c[0]), *c[1], c[2], span=s),
@@ -298,6 +223,7 @@ _RULES: dict[str, Any] = {
     "call": _call,
     "keyword": lambda b, c, s: syntax.Argument(b.name(c[0]), c[1], span=s),
     "index": lambda b, c, s: syntax.Index(c[0], c[1], span=s),
+    "member": lambda b, c, s: syntax.Member(c[0], b.name(c[1]), span=s),
     "list": lambda b, c, s: syntax.ListOf(_present(c), span=s),
     "names": lambda b, c, s: tuple(b.name(part) for part in c),
 }

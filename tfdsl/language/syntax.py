@@ -103,6 +103,14 @@ class Index(Tree):
 
 
 @dataclass(frozen=True)
+class Member(Tree):
+    """A name after an index: `h[i].attn`; names joined by dots alone are a `Path`."""
+
+    base: Expression
+    name: Name
+
+
+@dataclass(frozen=True)
 class ListOf(Tree):
     items: tuple[Expression, ...]
 
@@ -141,7 +149,7 @@ class Pipe(Tree):
     stage: Path | Call
 
 
-Expression = Union[Number, String, Literal, Path, Call, Index, ListOf, Unary, Binary, Choice, Pipe]
+Expression = Union[Number, String, Literal, Path, Call, Index, Member, ListOf, Unary, Binary, Choice, Pipe]
 
 
 # --- statements ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,12 @@ PATH = Path(__file__).with_name("tfm.tables.json")
 def build() -> str:
     """The tables of today's grammar as JSON text."""
     parser = lark.Lark(
-        GRAMMAR.read_text("utf-8"), parser="lalr", lexer="basic", propagate_positions=True, maybe_placeholders=True
+        GRAMMAR.read_text("utf-8"),
+        start=["start", "value"],  # a file, and one expression by itself
+        parser="lalr",
+        lexer="basic",
+        propagate_positions=True,
+        maybe_placeholders=True,
     )
     data, memo = parser.memo_serialize([lark.lexer.TerminalDef, lark.grammar.Rule])
     return json.dumps([_stamp(), _pack(data), _pack(memo)], separators=(",", ":")) + "\n"

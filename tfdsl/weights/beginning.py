@@ -20,7 +20,7 @@ _XAVIER = Initializer("xavier_uniform")
 
 
 def initial(graph: Graph, seed: int) -> dict[str, Array]:
-    """Every weight as its initialiser says, in float32. A weight depends on the seed and its path, and on no other weight."""
+    """Every weight as its initialiser says, in float32; it depends on the seed and its path, and on no other weight."""
     return _make(graph, lambda weight, path, shape: start(weight.initializer or _XAVIER, shape, generator(seed, path)))
 
 

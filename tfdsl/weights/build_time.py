@@ -1,7 +1,7 @@
 """What a build stores: `prune` and `quantize` nodes leave the graph, and their results take the place of the weights.
 
-A pruned weight keeps its path. A quantised one becomes `dequantize(weight(path), weight(path + "_scale"))`: whole numbers
-(int8) and float32 scales. A dequantised weight that is pruned after that is stored as the floats that come of it.
+A pruned weight keeps its path. A quantised one becomes `dequantize(weight(path), weight(path + "_scale"))`, of whole
+numbers (int8) and float32 scales. A dequantised weight that is pruned after that is stored as the floats it becomes.
 """
 
 from __future__ import annotations

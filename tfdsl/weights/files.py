@@ -67,7 +67,7 @@ class WeightFile(Mapping[str, Array]):
 
 
 def read(path: str | os.PathLike[str], graph: Graph) -> WeightFile:
-    """The weights of a graph from a safetensors file; `SpecError` with all that is missing, left over or does not fit."""
+    """The weights of a graph from a safetensors file; `SpecError` with all that is missing, left over or misshapen."""
     target = Path(path)
     entries = _entries(target)
     faults = Collector()

@@ -24,7 +24,7 @@ def attend(
     sinks: Array | None,
     *operands: Array,
 ) -> Array:
-    """Attention of q [b, h, s, d] over k [b, g, t, d] and v [b, g, t, e], as [b, h, s, e]; each key head serves h/g queries."""
+    """Attention of q [b, h, s, d] over k [b, g, t, d] and v [b, g, t, e], as [b, h, s, e]; h is a multiple of g."""
     share = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
     scores = np.matmul(q, np.swapaxes(k, -1, -2)) * (1 / math.sqrt(q.shape[-1]) if a.scale is None else a.scale)
@@ -68,7 +68,7 @@ def _attention_weights(scores: Array, sinks: Array | None) -> Array:
 
 
 def rotate(a: Attributes, x: Array, cos: Array, sin: Array) -> Array:
-    """Rotate pairs of the first 2 * half features of x [batch, ..., positions, features] by angles [[batch,] positions, half]."""
+    """Rotate pairs of features of x [batch, ..., positions, features] by angles [[batch,] positions, half]."""
     half = cos.shape[-1]
     if cos.ndim == 3:
         between = (1,) * (x.ndim - 3)

@@ -80,7 +80,7 @@ def conv1d(a: Attributes, x: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def conv2d(a: Attributes, x: Array, weight: Array, bias: Array | None) -> Array:
-    """Convolution of x [batch, channels, height, width] with weight [out, channels / groups, height, width of kernel]."""
+    """Convolution of x [batch, channels, height, width] with weight [out, channels / groups, rows, columns]."""
     (top, left), (down, right) = pair(a.padding), pair(a.stride)
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
     windows = sliding_window_view(padded, weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]

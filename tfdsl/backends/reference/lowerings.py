@@ -1,6 +1,6 @@
 """The table of the reference: what every op computes, in float64, int64 and bool arrays.
 
-An entry takes the attributes, with sizes already numbers, and the operands (`None` where an optional one is absent). The
+An entry takes the attributes, sizes as numbers, and the operands (`None` where an optional one is absent). The
 few that need more (`weight`, `repeat`) take the machine and the node as well.
 """
 
@@ -38,7 +38,7 @@ def _rows(table: Array, index: Array, axis: int) -> Array:
 
 
 def _check_index(index: Array, size: int) -> None:
-    if index.size and not (0 <= index.min() and index.max() < size):
+    if index.size and (index.min() < 0 or index.max() >= size):
         raise OutOfRange(f"an index of {index.min()} .. {index.max()} into an axis of {size}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,16 +31,24 @@ LAYER_OPS = ("embedding", "linear", "conv1d", "conv2d", "layer_norm", "rms_norm"
 def collect(graph: Graph) -> dict[str, Layer]:
     """All places that hold weights, by path."""
     found: dict[str, Layer] = {}
-    for region in graph.regions():
-        for node in region.nodes():
-            if node.op == "weight":
-                parent, _, name = node.attributes["path"].rpartition(".")
-                found.setdefault(parent, Layer(parent, None, None, None)).weights.setdefault(name, node)
+    _enter(graph, found)
     for region in graph.regions():
         for node in region.nodes():
             if node.op in LAYER_OPS:
                 _offer(found, region, node)
     return found
+
+
+def _enter(graph: Graph, found: dict[str, Layer]) -> None:
+    """Enter the places of a region and of the loops in it, in the order in which the model runs through them."""
+    for node in graph.nodes():
+        for value in node.inputs:
+            source = graph.node(value) if value is not None else None
+            if source is not None and source.op == "weight":
+                parent, _, name = source.attributes["path"].rpartition(".")
+                found.setdefault(parent, Layer(parent, None, None, None)).weights.setdefault(name, source)
+        for body in node.bodies:
+            _enter(body, found)
 
 
 def _offer(found: dict[str, Layer], graph: Graph, node: Node) -> None:
@@ -106,5 +115,18 @@ def default_of(op: str | None, name: str) -> Initializer | None:
     return None
 
 
-def dims_of(node: Node) -> tuple[Any, ...]:
-    return node.type.dims
+
+
+def spread(initializer: Initializer, dims: list[int], target: str) -> str:
+    """Initialisers that `torch.nn.init` lacks for such a shape, as the numbers they come to."""
+    field_size = math.prod(dims[2:])
+    fan_in = dims[1] * field_size if len(dims) > 1 else dims[0]
+    fan_out = dims[0] * field_size
+    gain = initializer.arguments[0] if initializer.arguments else 1.0
+    total = fan_in + fan_out if initializer.kind.startswith("xavier") else fan_in
+    share = 2.0 if initializer.kind.startswith("xavier") else 1.0
+    deviation = gain * math.sqrt(share / total)
+    if initializer.kind.endswith("normal"):
+        return f"nn.init.normal_({target}, std={deviation!r})"
+    bound = deviation * math.sqrt(3.0)
+    return f"nn.init.uniform_({target}, {-bound!r}, {bound!r})"

@@ -152,29 +152,39 @@ def _mask_over(s: Site, mask: masks.Mask) -> str:
     """A mask as a bool tensor that broadcasts to [batch, heads, queries, keys]."""
     if isinstance(mask, masks.Joined):
         left, right = _mask_over(s, mask.left), _mask_over(s, mask.right)
-        return f"({left} {mask.operator} {right})"
+        return f"{_grouped(left)} {mask.operator} {_grouped(right)}"
     if isinstance(mask, masks.Negated):
-        return f"~{_mask_over(s, mask.inner)}"
+        return f"~{_grouped(_mask_over(s, mask.inner))}"
     if mask.operand is not None:
         operand, of = s.atom(6 + mask.operand), s.type(6 + mask.operand)
         batch = ":" if len(of.dims) == 2 else "None"
         if mask.kind == "padding":
             return f"{operand}[{batch}, None, None]" if len(of.dims) == 2 else operand
         if len(of.dims) == 1:
-            return f"({operand}[:, None] == {operand})"
-        return f"({operand}[:, None, :, None] == {operand}[:, None, None])"
+            return f"{operand}[:, None] == {operand}"
+        return f"{operand}[:, None, :, None] == {operand}[:, None, None]"
     return _RELATIONS[mask.kind](s.forward.query_positions(s), s.forward.key_positions(s), *mask.arguments)
 
 
 _RELATIONS: dict[str, Callable[..., str]] = {
     "full": lambda q, k: f"({q} >= 0) & ({k} >= 0)",
-    "causal": lambda q, k: f"({k} <= {q})",
-    "window": lambda q, k, size: f"(({q} - {k}).abs() < {size})",
-    "strided": lambda q, k, step: f"(({q} - {k}) % {step} == 0)",
-    "blocks": lambda q, k, size: f"({q} // {size} == {k} // {size})",
-    "global_tokens": lambda q, k, count: f"(({q} < {count}) | ({k} < {count}))",
-    "prefix": lambda q, k, count: f"({k} < {count}).expand(len({q}), -1)",
+    "causal": lambda q, k: f"{k} <= {q}",
+    "window": lambda q, k, size: f"({q} - {k}).abs() < {size}",
+    "strided": lambda q, k, step: f"({q} - {k}) % {step} == 0",
+    "blocks": lambda q, k, size: f"{q} // {size} == {k} // {size}",
+    "global_tokens": lambda q, k, count: f"({q} < {count}) | ({k} < {count})",
+    "prefix": lambda q, k, count: f"(({k} < {count}) & ({q} >= 0))",
 }
+
+
+def _grouped(text: str) -> str:
+    """A condition in parentheses, unless it is one word or call."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and position < len(text) - 1 and not (character.isalnum() or character in "_."):
+            return f"({text})"
+    return text
 
 
 def _attend(s: Site) -> Code:
@@ -184,15 +194,13 @@ def _attend(s: Site) -> Code:
     if s.a.softcap is not None or s.has(5):
         return _attend_by_hand(s)
     parts = [s.arg(0), s.arg(1), s.arg(2)]
-    allowed = _allowed(s)
+    causal = mask == masks.CAUSAL and not s.has(3) and not s.has(4) and same_length
+    allowed = "" if causal else _allowed(s)
     hides = bool(allowed) and (s.has(4) or not same_length or masks.may_hide_all(mask or masks.FULL))
-    if mask == masks.CAUSAL and not s.has(3) and not s.has(4) and same_length:
+    if causal:
         parts.append("is_causal=True")
     elif s.has(3):
-        bias = s.arg(3)
-        shape = ", ".join(str(dim) for dim in s.type(3).dims)
-        del shape
-        parts.append(f"attn_mask={_biased(bias, allowed, s.forward.like(s, 0))}")
+        parts.append(f"attn_mask={_biased(s.arg(3), allowed, s.forward.like(s, 0))}")
     elif allowed:
         parts.append(f"attn_mask={allowed}")
     if s.a.drop:
@@ -215,21 +223,20 @@ def _allowed(s: Site) -> str:
         parts.append(s.args[4].at(COMPARE + 1))  # type: ignore[union-attr]
     if s.a.mask is not None:
         parts.append(_mask_over(s, s.a.mask))
-    return " & ".join(parts)
+    return parts[0] if len(parts) == 1 else " & ".join(_grouped(part) for part in parts)
 
 
 def _biased(bias: str, allowed: str, dtype: str) -> str:
     cast = f"{bias}.to({dtype})" if dtype else bias
     if not allowed:
         return cast
-    inverted = allowed[1:] if allowed.startswith("~") and " " not in allowed else f"~({allowed})"
+    inverted = allowed[1:] if allowed.startswith("~") and " " not in allowed else f"~{_grouped(allowed)}"
     return f"{cast}.masked_fill({inverted}, float(\"-inf\"))"
 
 
 def _attend_by_hand(s: Site) -> Code:
     """Attention with a soft cap or sinks, which no fused kernel takes."""
     s.forward.needs_helper("attention")
-    q, k = s.type(0), s.type(1)
     parts = [s.arg(0), s.arg(1), s.arg(2)]
     if s.a.scale is not None:
         parts.append(f"scale={s.setting('scale')}")
@@ -244,15 +251,15 @@ def _attend_by_hand(s: Site) -> Code:
         parts.append(f"sinks={s.arg(5)}")
     if s.a.drop:
         parts.append(f"drop={s.setting('drop')} if {s.forward.training()} else 0.0")
-    del q, k
     return Code(f"attention({', '.join(parts)})")
 
 
 def _rotate(s: Site) -> Code:
     s.forward.needs_helper("rotate_neighbours" if s.a.interleaved else "rotate")
     cos, sin = s.arg(1), s.arg(2)
-    if len(s.type(1).dims) == 3 and len(s.type(0).dims) == 4:
-        cos, sin = f"{s.atom(1)}.unsqueeze(1)", f"{s.atom(2)}.unsqueeze(1)"
+    between = len(s.type(0).dims) - len(s.type(1).dims)
+    if len(s.type(1).dims) == 3 and between:
+        cos, sin = (f"{s.atom(place)}{'.unsqueeze(1)' * between}" for place in (1, 2))
     name = "rotate_neighbours" if s.a.interleaved else "rotate"
     return Code(f"{name}({s.arg(0)}, {cos}, {sin})")
 
@@ -356,7 +363,7 @@ def _concat(s: Site) -> Code:
 
 def _slice(s: Site) -> Code:
     rank = len(s.type().dims)
-    start = "" if s.a.start == 0 else s.setting_or_size("start") if hasattr(s, "setting_or_size") else s.size(s.a.start, "start")
+    start = "" if s.a.start == 0 else s.size(s.a.start, "start")
     stop = "" if s.a.stop is None or s.a.stop == s.type().dims[s.a.axis] else s.size(s.a.stop, "stop")
     step = f":{s.a.step}" if s.a.step != 1 else ""
     if s.a.axis == rank - 1 and rank > 1:

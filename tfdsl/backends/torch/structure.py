@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
@@ -51,11 +51,50 @@ class Unit:
                     yield from region.nodes()
 
 
-def build(graph: Graph) -> Unit:
-    """The units of a region."""
-    assert graph.frame is not None
+def separate_turns(graph: Graph) -> Graph:
+    """The graph with the weights of a loop's bodies kept apart, where it has several: `h.*` becomes `h.*#0`, `h.*#1`.
+
+    Turns that differ may hold different weights under one name, and are classes of their own.
+    """
+    graph = graph.copy()
+    for node in graph.nodes():
+        if not node.bodies:
+            continue
+        bodies = tuple(separate_turns(body) for body in node.bodies)
+        start = f"{node.attributes['path']}.*"
+        if len(bodies) > 1:
+            for number, body in enumerate(bodies):
+                _rename(body, start, f"{start}#{number}")
+        node.bodies = bodies
+    return graph
+
+
+def _rename(graph: Graph, old: str, new: str) -> None:
+    """Move all paths of a region that begin with `old`."""
+
+    def moved(path: str) -> str:
+        return new + path[len(old) :] if path == old or path.startswith(f"{old}.") else path
+
+    frames: dict[int, Frame] = {}
+
+    def frame(each: Frame) -> Frame:
+        if id(each) not in frames:
+            frames[id(each)] = replace(each, path=moved(each.path))
+        return frames[id(each)]
+
+    for region in graph.regions():
+        region.frame = frame(region.frame or Frame(old, region.name, {}))
+        for node in region.nodes():
+            node.scope = tuple(frame(each) for each in node.scope)
+            if "path" in node.attributes:
+                node.attributes["path"] = moved(node.attributes["path"])
+
+
+def build(graph: Graph, path: str = "") -> Unit:
+    """The units of a region, whose weights live below a path."""
+    frame = graph.frame or Frame(path, graph.name, {})  # a graph that was read from text has no frame
     nodes = [node for node in graph.nodes() if node.op not in LEAVES]
-    unit = _unit(graph, graph.frame, nodes, 0)
+    unit = _unit(graph, frame, nodes, 0)
     unit.inputs = [Value(node) for node in graph.inputs]
     unit.results = graph.results()
     return unit

@@ -161,7 +161,7 @@ def _compare_sizes(operator: str, left: Any, right: Any, span: Span) -> bool | U
         if operator in (">", "!="):
             return True
         if operator in ("<=", "<", "=="):
-            return False if operator != "<=" else False
+            return False
     return Undecided(((operator, left, right),))
 
 

@@ -7,16 +7,19 @@ from typing import Any
 
 from tfdsl.ir.elaborate.arithmetic import is_number, is_size
 from tfdsl.ir.elaborate.body import Body
-from tfdsl.ir.elaborate.values import Fault, Given, MaskValue, Tensor, kind_of
+from tfdsl.ir.elaborate.causes import causes_of
+from tfdsl.ir.elaborate.functions import INITIALIZERS
+from tfdsl.ir.elaborate.values import Fault, Given, MaskValue, Range, Tensor, kind_of
 from tfdsl.ir.graph import Initializer
-from tfdsl.ir.masks import FULL
 from tfdsl.ir.op import Attribute, Op
 from tfdsl.language.diagnostics import Span, did_you_mean
 
 DTYPES = ("float", "int", "bool")
 
 
-def read(body: Body, op: Op, given: Mapping[str, Given], operands: Sequence[Tensor | None], span: Span) -> dict[str, Any]:
+def read(
+    body: Body, op: Op, given: Mapping[str, Given], operands: Sequence[Tensor | None], span: Span
+) -> dict[str, Any]:
     """The op's attributes from what was given; raises a fault for an unknown, missing or mistyped one."""
     filled: dict[str, Any] = {}
     free = next((a for a in op.attributes if a.kind == "names"), None)
@@ -24,13 +27,13 @@ def read(body: Body, op: Op, given: Mapping[str, Given], operands: Sequence[Tens
     for name, each in given.items():
         attribute = op.attribute(name)
         if attribute is not None and attribute.kind != "names" and name != "path":
-            filled[name] = _READ[attribute.kind](attribute, each, operands)
+            filled[name] = _value(attribute, each, operands)
         elif free is not None:
-            names[name] = _size(free, each, operands)
+            names[name] = _value(free, each, operands)
         else:
             known = [a.name for a in op.attributes] + [o.name for o in op.operands if o.optional]
             help_ = did_you_mean(name, known, op.signature())
-            raise Fault("T302", f"{op.name} has no setting `{name}`", each.span, help=help_)
+            raise Fault("T302", f"{op.name} has no setting `{name}`", each.at, help=help_)
     if free is not None and names:
         filled[free.name] = tuple(sorted(names.items()))
     gives_weight = any(o.weight and t is not None for o, t in zip(op.operands, operands, strict=False))
@@ -42,6 +45,13 @@ def read(body: Body, op: Op, given: Mapping[str, Given], operands: Sequence[Tens
             if filled[attribute.name] < 0:
                 raise Fault("T401", f"{op.name} needs more axes than {operands[0].type} has", span)
     return filled
+
+
+def _value(attribute: Attribute, given: Given, operands: Sequence[Tensor | None]) -> Any:
+    try:
+        return _READ[attribute.kind](attribute, given, operands)
+    except Fault as fault:
+        raise fault.because(causes_of(given)) from None
 
 
 def axis(given: Given, rank: int) -> int:
@@ -62,7 +72,11 @@ def constrain(body: Body, op: Op, operands: Sequence[Tensor | None], filled: dic
     size = operands[0].type.dims[filled["axis"]]
     for name in ("start", "stop", "index"):
         value = filled.get(name)
-        if isinstance(value, int) and value < 0 and not (op.name == "select" and isinstance(size, int) and size + value < 0):
+        if (
+            isinstance(value, int)
+            and value < 0
+            and not (op.name == "select" and isinstance(size, int) and size + value < 0)
+        ):
             filled[name] = size + value
             if not isinstance(size, int):
                 body.session.constrain(">=", size, -value, f"{op.name} counts {-value} from the end", span)
@@ -71,13 +85,19 @@ def constrain(body: Body, op: Op, operands: Sequence[Tensor | None], filled: dic
             body.session.constrain(">=", size, least, f"{op.name} reaches {value}", span)
 
 
-def _wrong(attribute: Attribute, need: str, given: Given) -> Fault:
-    return Fault("T301", f"`{attribute.name}` is {need}, not {kind_of(given.value)}", given.span)
+def _wrong(attribute: Attribute, need: str, given: Given, help: str = "") -> Fault:
+    return Fault("T301", f"`{attribute.name}` is {need}, not {kind_of(given.value)}", given.span, help=help)
+
+
+def _whole_help(value: Any) -> str:
+    if isinstance(value, Range):
+        return "ranges belong in the `deploy` section of a plan"
+    return "floor, ceil, round and int make whole numbers" if isinstance(value, float) else ""
 
 
 def _size(attribute: Attribute, given: Given, operands: Any) -> Any:
     if not is_size(given.value):
-        raise _wrong(attribute, "a size", given)
+        raise _wrong(attribute, "a size", given, _whole_help(given.value))
     negative_allowed = attribute.name in ("start", "stop", "index")
     zero_allowed = attribute.name in ("before", "after")
     if isinstance(given.value, int) and given.value < (0 if zero_allowed else 1) and not negative_allowed:
@@ -88,7 +108,7 @@ def _size(attribute: Attribute, given: Given, operands: Any) -> Any:
 def _int(attribute: Attribute, given: Given, operands: Any) -> Any:
     value = given.value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(attribute, "a whole number", given)
+        raise _wrong(attribute, "a whole number", given, _whole_help(value))
     if value < 1 and attribute.name != "shift":
         raise Fault("T304", f"`{attribute.name}` is a whole number above zero, not {value}", given.span)
     return value
@@ -134,7 +154,8 @@ def _number(attribute: Attribute, given: Given, operands: Any) -> Any:
 
 def _bool(attribute: Attribute, given: Given, operands: Any) -> Any:
     if not isinstance(given.value, bool):
-        raise _wrong(attribute, "true or false", given)
+        word = {0: "false", 1: "true"}.get(given.value) if isinstance(given.value, int) else None
+        raise _wrong(attribute, "true or false", given, f"{attribute.name}={word}" if word else "")
     return given.value
 
 
@@ -142,7 +163,9 @@ def _string(attribute: Attribute, given: Given, operands: Any) -> Any:
     if not isinstance(given.value, str):
         raise _wrong(attribute, "a string", given)
     if attribute.name == "to" and given.value not in DTYPES:
-        raise Fault("T304", f'"{given.value}" is no element type', given.span, help=" or ".join(f'"{d}"' for d in DTYPES))
+        raise Fault(
+            "T304", f'"{given.value}" is no element type', given.span, help=" or ".join(f'"{d}"' for d in DTYPES)
+        )
     return given.value
 
 
@@ -162,12 +185,15 @@ def _mask(attribute: Attribute, given: Given, operands: Any) -> Any:
 
 def _initializer(attribute: Attribute, given: Given, operands: Any) -> Any:
     if not isinstance(given.value, Initializer):
-        raise Fault("T301", f"`init` is an initialiser, not {kind_of(given.value)}", given.span, help="init=normal(0.02)")
+        quoted = isinstance(given.value, str) and given.value.partition("(")[0] in INITIALIZERS
+        help_ = f"without the quotes: {attribute.name}={given.value}" if quoted else f"{attribute.name}=normal(0.02)"
+        raise _wrong(attribute, "an initialiser", given, help_)
     return given.value
 
 
 _READ: dict[str, Callable[[Attribute, Given, Any], Any]] = {
     "size": _size,
+    "names": _size,
     "sizes": _sizes,
     "int": _int,
     "ints": _ints,
@@ -178,4 +204,3 @@ _READ: dict[str, Callable[[Attribute, Given, Any], Any]] = {
     "mask": _mask,
     "initializer": _initializer,
 }
-__all__ = ["FULL", "axis", "constrain", "read"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfdsl.ir import dims
-from tfdsl.ir.elaborate.application import base_block
 from tfdsl.ir.elaborate.arithmetic import is_size
-from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, Body, is_unknown
+from tfdsl.ir.elaborate.attributes import DTYPES
+from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, Body, binders, is_unknown
+from tfdsl.ir.elaborate.causes import causes
 from tfdsl.ir.elaborate.expressions import as_tensor, evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
 from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, Layer, Place, Poisoned, Results, Tensor, kind_of
 from tfdsl.ir.graph import Frame
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label, Span, did_you_mean
-from tfdsl.language.modules import Declared
+from tfdsl.language.modules import Declared, base_block, home
 
 
 def overrides_of(declared: Declared, faults: Any) -> dict[str, Override]:
@@ -31,9 +31,11 @@ def overrides_of(declared: Declared, faults: Any) -> dict[str, Override]:
                 first = Label(seen[name], "first here")
                 faults.add(Fault("T203", f"`{name}` is set twice", setting.name.span, others=(first,)).diagnostic)
             elif name not in parameters:
-                help_ = did_you_mean(name, parameters, "its parameters are " + ", ".join(parameters))
-                message = f"`{variant.base.text}` has no parameter `{name}`"
-                faults.add(Fault("T313", message, setting.name.span, help=help_).diagnostic)
+                faults.add(
+                    no_parameter(
+                        base_block(declared), variant.base.text, parameters, name, setting.name.span
+                    ).diagnostic
+                )
             else:
                 origin = f"set by {variant.name.text}"
                 found.setdefault(name, Override(setting.value, None, declared.module, setting.name.span, origin))
@@ -44,13 +46,16 @@ def overrides_of(declared: Declared, faults: Any) -> dict[str, Override]:
     return found
 
 
-def home(declared: Declared) -> Declared:
-    """The declaration whose body runs: the model at the end of a chain of variants."""
-    while isinstance(declared.item, syntax.Variant):
-        base = declared.module.find(declared.item.base.text)
-        assert base is not None
-        declared = base
-    return declared
+def no_parameter(block: syntax.Block, shown: str, known: Iterable[str], name: str, span: Span | None) -> Fault:
+    """The fault of a setting that no parameter of a block answers to."""
+    known = list(known)
+    derived = next((n for each in block.body for n in binders(each) if n.text == name), None)
+    others = (Label(block.name.span, "declared here"),)
+    help_ = did_you_mean(name, known, "its parameters are " + ", ".join(known) if known else "it has no parameters")
+    if derived is not None:
+        others = (Label(derived.span, "bound here: it is derived"),)
+        help_ = f"`param {name} = ...` makes it one that can be set"
+    return Fault("T313", f"`{shown}` has no parameter `{name}`", span, others=others, help=help_)
 
 
 def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given], span: Span) -> Any:
@@ -58,7 +63,8 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     declared = layer.callee
     assert isinstance(declared, Declared)
     block = base_block(declared)
-    _refuse_recursion(body, declared, span)
+    if body.depth >= DEEPEST_BLOCKS:
+        raise Fault("T212", f"blocks are applied inside each other more than {DEEPEST_BLOCKS} deep", span)
     parameters = declared_parameters(block, body.session.faults)
     inputs, settings = _sort_out(body, block, parameters, layer.given, positional, span)
     spelled = {
@@ -66,7 +72,8 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
         for name, given in settings.items()
         if given.expression is not None and given.body is not None and body.sees(given.body.frame)
     }
-    frame = Frame(place.path, block.name.text, {}, spelled, span=span)
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not None}
+    frame = Frame(place.path, block.name.text, {}, spelled, declared=defaults, span=span)
     inside = Body(
         body.session,
         home(declared).module,
@@ -86,22 +93,9 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     return results[0] if len(results) == 1 else Results(tuple(results), names)
 
 
-def _refuse_recursion(body: Body, declared: Declared, span: Span) -> None:
-    name = base_block(declared).name
-    if body.depth >= DEEPEST_BLOCKS or any(
-        frame.block == name.text for frame in body.frames if _same(body, frame, declared)
-    ):
-        raise Fault(
-            "T212",
-            f"`{name.text}` is applied inside itself",
-            span,
-            others=(Label(name.span, "declared here"),),
-            help="a spec has no recursion; `repeat` says how often",
-        )
-
-
-def _same(body: Body, frame: Frame, declared: Declared) -> bool:
-    return frame.block == base_block(declared).name.text and body.module.find(frame.block) in (None, declared, home(declared))
+def _signature(block: syntax.Block) -> Span:
+    """The inputs that a block declares; its name where it declares none."""
+    return block.inputs[0].span.to(block.inputs[-1].span) if block.inputs else block.name.span
 
 
 def _sort_out(
@@ -116,7 +110,12 @@ def _sort_out(
     by_name = {each.name.text: each for each in block.inputs}
     if len(positional) > len(block.inputs):
         names = ", ".join(by_name)
-        raise Fault("T302", f"`{block.name.text}` takes ({names}), and is given {len(positional)} inputs", span)
+        raise Fault(
+            "T302",
+            f"`{block.name.text}` takes ({names}), and is given {len(positional)} inputs",
+            positional[len(block.inputs)].span,
+            others=(Label(_signature(block), "declared here"),),
+        )
     inputs = {each.name.text: value for each, value in zip(block.inputs, positional, strict=False)}
     settings: dict[str, Given] = {}
     for name, each in given.items():
@@ -124,18 +123,10 @@ def _sort_out(
             settings[name] = each
         elif name in by_name:
             if name in inputs:
-                raise Fault("T302", f"`{name}` is given twice", each.span)
+                raise Fault("T302", f"`{name}` is given twice", each.at, others=(Label(inputs[name].at, "first here"),))
             inputs[name] = each
         else:
-            known = [*parameters, *by_name]
-            otherwise = "its parameters are " + ", ".join(parameters) if parameters else "it has no parameters"
-            raise Fault(
-                "T313",
-                f"`{block.name.text}` has no parameter `{name}`",
-                each.span,
-                others=(Label(block.name.span, "declared here"),),
-                help=did_you_mean(name, known, otherwise),
-            )
+            raise no_parameter(block, block.name.text, (*parameters, *by_name), name, each.at)
     for each in block.inputs:
         if each.name.text not in inputs and not each.optional:
             raise Fault(
@@ -158,7 +149,13 @@ def bind_inputs(body: Body, block: syntax.Block, inputs: Mapping[str, Given], sp
         body.spans[each.name.text] = each.name.span
         if given is None or given.value is ABSENT or given.value is None:
             if not each.optional:
-                raise Fault("T308", f"`{each.name.text}` is not optional, and what is given may be absent", span)
+                raise Fault(
+                    "T308",
+                    f"`{each.name.text}` is given an input that is not there",
+                    given.span if given else span,
+                    others=(Label(each.span, "it is not optional"),),
+                    help="`given(x)` asks whether an optional input is there",
+                )
             body.env[each.name.text] = ABSENT
             continue
         tensor = as_tensor(body, given.value, given.span)
@@ -173,8 +170,18 @@ def bind_inputs(body: Body, block: syntax.Block, inputs: Mapping[str, Given], sp
         _check_extents(body, each, tensor, at)
 
 
+def dtype_of(declared: syntax.TensorType) -> str:
+    """The element type of a shape in a signature; raises a fault for a word that is none."""
+    if declared.dtype is None:
+        return "float"
+    if declared.dtype.text not in DTYPES:
+        help_ = did_you_mean(declared.dtype.text, DTYPES, "the element types are " + ", ".join(DTYPES))
+        raise Fault("T409", f"`{declared.dtype.text}` is no element type", declared.dtype.span, help=help_)
+    return declared.dtype.text
+
+
 def _check_dtype(declared: syntax.Input, tensor: Tensor, span: Span) -> None:
-    dtype = declared.type.dtype.text if declared.type.dtype else "float"
+    dtype = dtype_of(declared.type)
     if tensor.type.dtype != dtype:
         raise Fault(
             "T403",
@@ -194,14 +201,19 @@ def _axes(declared: syntax.Input, tensor: Tensor, span: Span) -> list[tuple[synt
     if len(sizes) < len(extents) - len(open_) or (not open_ and len(sizes) != len(extents)):
         raise Fault(
             "T402",
-            f"`{declared.name.text}` has {len(extents) - len(open_)}{' or more' if open_ else ''} axes, and is given {tensor.type}",
+            f"`{declared.name.text}` has {_axis_count(len(extents) - len(open_), bool(open_))}, and {tensor.type} has {len(sizes)}",
             span,
+            note=f"this is {tensor.type}",
             others=(Label(declared.type.span, "declared here"),),
         )
     if not open_:
         return list(zip(extents, sizes, strict=True))  # type: ignore[arg-type]
     at, extra = open_[0], len(sizes) - len(extents) + 1
     return list(zip((*extents[:at], *extents[at + 1 :]), (*sizes[:at], *sizes[at + extra :]), strict=True))  # type: ignore[arg-type]
+
+
+def _axis_count(count: int, at_least: bool) -> str:
+    return f"{count} {'or more axes' if at_least else 'axis' if count == 1 else 'axes'}"
 
 
 def _bind_names(body: Body, declared: syntax.Input, tensor: Tensor, span: Span) -> None:
@@ -218,8 +230,15 @@ def _bind_names(body: Body, declared: syntax.Input, tensor: Tensor, span: Span) 
             rest = tensor.type.dims[position : position + len(tensor.type.dims) - len(declared.type.extents) + 1]
             known = body.env.get("...")
             if known is not None and known != rest:
-                raise Fault("T402", f"`...` is both {_shape(known)} and {_shape(rest)}", span)
+                raise Fault(
+                    "T402",
+                    f"`...` is both {_shape(known)} and {_shape(rest)}",
+                    span,
+                    note=f"this is {tensor.type}",
+                    others=(Label(body.spans.get("...", extent.span), f"here it is {_shape(known)}"),),
+                )
             body.env["..."] = rest
+            body.spans.setdefault("...", span)
 
 
 def _shape(sizes: Sequence[Any]) -> str:
@@ -232,25 +251,29 @@ def _check_extents(body: Body, declared: syntax.Input, tensor: Tensor, span: Spa
         if not is_size(wanted):
             raise Fault("T408", f"an axis is a size, not {kind_of(wanted)}", extent.span)
         if wanted != size:
-            origin = body.where(extent.text) if isinstance(extent, syntax.Path) else None
-            others = [Label(extent.span, f"`{extent.span.text}` is {wanted}")]
-            if origin is not None and origin != extent.span:
-                others.append(Label(origin, f"bound to {wanted} here"))
-            made = tensor.node.span
-            if made is not None and made != span:
-                others.append(Label(made, f"the input is made here: {tensor.type}"))
-            raise Fault(
-                "T402",
-                f"axis {axis} of `{declared.name.text}` is {size}, and `{extent.span.text}` is {wanted}",
-                span,
-                others=tuple(others),
-            )
+            raise _wrong_size(body, declared, axis, extent, wanted, tensor, span)
+
+
+def _wrong_size(
+    body: Body, declared: syntax.Input, axis: int, extent: syntax.Expression, wanted: Any, tensor: Tensor, span: Span
+) -> Fault:
+    written = extent.span.text
+    if isinstance(extent, syntax.Number):
+        message = f"axis {axis} of `{declared.name.text}` is {wanted}, and is given {tensor.type}"
+    else:
+        message = f"axis {axis} of `{declared.name.text}` is `{written}`, which is {wanted}, and is given {tensor.type}"
+    fault = Fault("T402", message, span, note=f"this is {tensor.type}", others=(Label(extent.span, "declared here"),))
+    made = tensor.node.span
+    fault.because(causes(body, extent))
+    return fault.because([Label(made, "the input is made here")] if made is not None else [])
 
 
 def run_block(body: Body, block: syntax.Block, span: Span) -> list[Tensor]:
     """Run the body and check what it returns against the signature."""
     statement = body.run(block.body)
     if statement is None:
+        if any(isinstance(each, syntax.Return) for part in block.body for each in part.walk()):
+            raise Poisoned  # it stands in a loop, which has been said
         raise Fault("T210", f"`{block.name.text}` returns nothing", block.name.span, help="end it with `return`")
     values: list[tuple[Any, Span]] = []
     for tree in statement.values:
@@ -260,16 +283,21 @@ def run_block(body: Body, block: syntax.Block, span: Span) -> list[Tensor]:
     if len(values) != len(block.outputs):
         raise Fault(
             "T302",
-            f"`{block.name.text}` declares {len(block.outputs)} results and returns {len(values)}",
+            f"`{block.name.text}` declares {_results(len(block.outputs))} and returns {len(values)}",
             statement.span,
             others=(Label(block.outputs[0].span.to(block.outputs[-1].span), "declared here"),),
         )
+    body.initialize(block.body)
     return [_result(body, output, value, at) for output, (value, at) in zip(block.outputs, values, strict=True)]
+
+
+def _results(count: int) -> str:
+    return f"{count} result{'s' if count != 1 else ''}"
 
 
 def _result(body: Body, output: syntax.Output, value: Any, span: Span) -> Tensor:
     tensor = as_tensor(body, value, span)
-    dtype = output.type.dtype.text if output.type.dtype else "float"
+    dtype = dtype_of(output.type)
     wanted: list[Any] = []
     for extent in output.type.extents:
         if isinstance(extent, syntax.Ellipsis_):
@@ -293,6 +321,3 @@ def _result(body: Body, output: syntax.Output, value: Any, span: Span) -> Tensor
             others=(Label(output.type.span, f"declared as {shown}"),),
         )
     return tensor
-
-
-__all__ = ["apply_block", "bind_inputs", "dims", "overrides_of", "run_block"]

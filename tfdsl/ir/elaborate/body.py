@@ -8,7 +8,8 @@ from typing import Any
 
 from tfdsl.ir import dims
 from tfdsl.ir.dims import Facts
-from tfdsl.ir.elaborate.arithmetic import is_size, is_static
+from tfdsl.ir.elaborate.arithmetic import is_static
+from tfdsl.ir.elaborate.causes import applications, causes
 from tfdsl.ir.elaborate.values import (
     ABSENT,
     POISON,
@@ -28,6 +29,8 @@ from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Label, Span
 from tfdsl.language.modules import Module
 
+# Faults that may lie with what a block was given rather than with the block: they show where it was applied.
+_BY_CALLER = frozenset("T303 T304 T305 T306 T308 T310 T401 T402 T403 T404 T405 T406 T407 T505".split())
 MOST_STEPS = 300_000
 MOST_TURNS = 10_000
 DEEPEST_BLOCKS = 60
@@ -81,7 +84,9 @@ class Body:
     spans: dict[str, Span] = field(default_factory=dict)
     parameters: Any = None
     application: object = field(default_factory=object)
+    base: str = ""  # the name that the block was declared under, where a variant of it is applied
     depth: int = 0
+    statements: Sequence[syntax.Statement] = ()
 
     # --- names -----------------------------------------------------------------------------------------------------
 
@@ -115,52 +120,61 @@ class Body:
         return frame is self.frame or (self.outer is not None and self.outer.sees(frame))
 
     def where(self, name: str) -> Span | None:
-        """The place where a name was bound."""
+        """The place where a name got its value."""
         if name in self.spans:
             return self.spans[name]
+        if self.parameters is not None and name in self.parameters:
+            found: Span | None = self.parameters.origins.get(name, ("", None))[1]
+            return found
         return self.outer.where(name) if self.outer else None
+
+    def bound_elsewhere(self, name: str) -> tuple[Span | None, str]:
+        """A place in the same block that binds a name that is not bound here, and why that does not count."""
+        for statement in self.statements:
+            for each in binders(statement):
+                if each.text == name:
+                    inside = isinstance(statement, syntax.Repeat)
+                    return (
+                        each.span,
+                        "bound inside the loop only" if inside else "bound here, which does not count before",
+                    )
+        return self.outer.bound_elsewhere(name) if self.outer else (None, "")
 
     def in_module(self, module: Module) -> Body:
         """The same scope, with blocks looked up in another file."""
         return self if module is self.module else replace(self, module=module)
 
     def claim(self, name: str, span: Span) -> Place:
-        """A new name below this body's weight path; a fault if this application has taken it already."""
-        first = self.place.claim(name, self.application, span)
-        if first is not None:
-            raise Fault(
-                "T501",
-                f"two weights would have the path `{self.place.join(name)}`",
-                span,
-                note="the second",
-                others=(Label(first, "the first"),),
-                help="give one of them another name with `as`",
-            )
-        return self.place.child(name)
+        """The place below this body's weight path for the weights of what is called `name`."""
+        return self.place.claim(name, self.application, span)
 
     # --- statements ------------------------------------------------------------------------------------------------
 
     def run(self, statements: Sequence[syntax.Statement]) -> syntax.Return | None:
         """Execute statements; a fault in one is reported and poisons what it binds. The `return`, if one is reached."""
-        # Initialisers are set once all weights are there, wherever in the body they are written.
-        late = [each for each in statements if isinstance(each, syntax.Initialize)]
-        result = self._run([each for each in statements if not isinstance(each, syntax.Initialize)])
-        self._run(late)
-        return result
+        self.statements = statements
+        return self._run([each for each in statements if not isinstance(each, syntax.Initialize)])
+
+    def initialize(self, statements: Sequence[syntax.Statement]) -> None:
+        """Set initialisers once all weights are there (those of the `return` too), wherever they are written."""
+        self._run([each for each in statements if isinstance(each, syntax.Initialize)])
 
     def _run(self, statements: Sequence[syntax.Statement]) -> syntax.Return | None:
         for position, statement in enumerate(statements):
             if isinstance(statement, syntax.Return):
                 if position + 1 < len(statements):
                     later = statements[position + 1].span
-                    self._report(Fault("T210", "nothing can follow `return`", later, others=(Label(statement.span, "it"),)))
+                    ends = Label(statement.span, "the block ends here")
+                    self.report(Fault("T210", "nothing can follow `return`", later, others=(ends,)))
                 return statement
             try:
                 self.session.spend(statement.span)
                 self._execute(statement)
             except Fault as fault:
-                self._report(fault)
+                self.report(fault)
                 self._poison(statement)
+                if isinstance(statement, syntax.Require):
+                    raise Poisoned from None  # what follows relies on it
             except Poisoned:
                 self._poison(statement)
         return None
@@ -181,12 +195,17 @@ class Body:
         elif isinstance(statement, syntax.Parameter) and self.outer is not None:
             raise Fault("T211", "a `param` belongs to a block or a model, not to a loop", statement.span)
 
-    def _report(self, fault: Fault) -> None:
+    def report(self, fault: Fault) -> None:
+        """Keep a fault; where it may be the caller's doing, with the applications that led here."""
+        if fault.diagnostic.code in _BY_CALLER:
+            fault.because(applications(self))
         self.session.faults.add(fault.diagnostic)
 
     def _poison(self, statement: syntax.Statement) -> None:
         for name in bound_names((statement,)):
             self.env[name] = POISON
+        if isinstance(statement, syntax.Parameter):
+            self.env[statement.name.text] = POISON
 
     def _bind(self, statement: syntax.Bind) -> None:
         from tfdsl.ir.elaborate.expressions import evaluate
@@ -205,8 +224,10 @@ class Body:
             return
         values = value.tensors if isinstance(value, Results) else value if isinstance(value, tuple) else None
         if values is None or len(values) != len(statement.names):
-            found = "one result" if values is None else f"{len(values)} results"
-            raise Fault("T302", f"{len(statement.names)} names for {found}", statement.value.span)
+            found = "one result" if values is None or len(values) == 1 else f"{len(values)} results"
+            names = statement.names[0].span.to(statement.names[-1].span)
+            wrong = Label(statement.value.span, found)
+            raise Fault("T302", f"{len(statement.names)} names for {found}", names, others=(wrong,))
         for name, each in zip(statement.names, values, strict=True):
             self._bind_one(name, each, None)
 
@@ -217,7 +238,9 @@ class Body:
         elif isinstance(value, Tensor):
             self._label(value, name.text)
         elif value is ABSENT:
-            raise Fault("T308", "an input that was not given has no value", name.span, help="`given(x)` asks whether it was")
+            raise Fault(
+                "T308", "an input that was not given has no value", name.span, help="`given(x)` asks whether it was"
+            )
         elif expression is not None and (is_static(value) or isinstance(value, (bool, str))):
             self.frame.names[name.text] = value  # type: ignore[index]
             self.frame.defaults[name.text] = expression  # type: ignore[index]
@@ -226,11 +249,29 @@ class Body:
 
     def _refuse_rebinding(self, name: syntax.Name, value: Any) -> None:
         if self.parameters is not None and name.text in self.parameters:
-            raise Fault("T209", f"`{name.text}` is a parameter, and cannot be bound again", name.span)
+            first = Label(self.parameters.declared[name.text].name.span, "declared here")
+            raise Fault(
+                "T209",
+                f"`{name.text}` is a parameter, and cannot be bound again",
+                name.span,
+                others=(first,),
+                help="give what is derived from it another name",
+            )
         old = self.env.get(name.text)
-        if name.text in self.env and old is not POISON and not isinstance(old, (Tensor, Instance, Results)) and old is not ABSENT:
+        if (
+            name.text in self.env
+            and old is not POISON
+            and not isinstance(old, (Tensor, Instance, Results))
+            and old is not ABSENT
+        ):
             others = (Label(self.spans[name.text], "bound here"),) if name.text in self.spans else ()
-            raise Fault("T209", f"`{name.text}` is bound already; only tensors may be bound again", name.span, others=others)
+            raise Fault(
+                "T209",
+                f"`{name.text}` is bound already, and only tensors may be bound again",
+                name.span,
+                others=others,
+                help="use another name",
+            )
 
     def _label(self, tensor: Tensor, name: str) -> None:
         node = tensor.node
@@ -239,6 +280,10 @@ class Body:
             labels[tensor.value.index] = name
             node.labels = tuple(labels)
             if len(labels) == 1 and node.op != "input":
+                node.name = name
+        elif tensor.region is self.region:
+            self.frame.labels.setdefault(tensor.value, name)
+            if node.name == node.op:
                 node.name = name
 
     def _require(self, statement: syntax.Require) -> None:
@@ -250,14 +295,13 @@ class Body:
             for operator, left, right in condition.parts:
                 self.session.constrain(operator, left, right, why, statement.span)
         elif not isinstance(condition, bool):
-            raise Fault("T301", f"a condition is needed, not {kind_of(condition)}", statement.condition.span)
+            help_ = "what the elements of a tensor are, only run time knows" if isinstance(condition, Tensor) else ""
+            message = f"a condition is needed, not {kind_of(condition)}"
+            raise Fault("T301", message, statement.condition.span, help=help_)
         elif not condition:
-            raise Fault(
-                "T310",
-                why or "a requirement does not hold",
-                statement.condition.span,
-                note=explain(self, statement.condition),
-            )
+            note = explain(self, statement.condition)
+            message = why or f"`{statement.condition.span.text}` does not hold"
+            raise Fault("T310", message, statement.condition.span, note=note).because(causes(self, statement.condition))
 
     def _initialize(self, statement: syntax.Initialize) -> None:
         from tfdsl.ir.elaborate.expressions import evaluate
@@ -265,20 +309,27 @@ class Body:
 
         value = evaluate(self, statement.value)
         if not isinstance(value, Initializer):
-            raise Fault("T301", f"an initialiser is needed, not {kind_of(value)}", statement.value.span, help="normal(0.02)")
-        reinitialize(self.region.graph, self.place.path, statement.pattern, value)
+            raise Fault(
+                "T301", f"an initialiser is needed, not {kind_of(value)}", statement.value.span, help="normal(0.02)"
+            )
+        reinitialize(self.region.graph, self.place, statement.pattern, value)
 
     def _penalty(self, statement: syntax.Penalty) -> None:
         from tfdsl.ir.elaborate.expressions import evaluate
 
         value = evaluate(self, statement.value)
         if not isinstance(value, Tensor) or value.type.dims:
-            raise Fault("T404", f"a penalty is one number, not {kind_of(value)}", statement.value.span, help="take its mean")
+            help_ = "sum and mean take an axis away" if isinstance(value, Tensor) else ""
+            raise Fault(
+                "T404", f"a penalty is a tensor of one number, not {kind_of(value)}", statement.value.span, help=help_
+            )
         self.region.graph.penalties.append((statement.name.text, self.region.use(value)))
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
-    def add(self, op: str, inputs: Sequence[Value | None], attributes: dict[str, Any], span: Span, **rest: Any) -> Tensor:
+    def add(
+        self, op: str, inputs: Sequence[Value | None], attributes: dict[str, Any], span: Span, **rest: Any
+    ) -> Tensor:
         """A node of one result in this body's region and scope."""
         self.session.spend(span)
         node = self.region.graph.add(op, inputs, attributes, span=span, scope=self.frames, **{"name": op, **rest})
@@ -297,21 +348,21 @@ def is_unknown(value: Any) -> bool:
     return value is _NOTHING
 
 
+def binders(statement: syntax.Statement) -> list[syntax.Name]:
+    """The names that a statement binds, where it does."""
+    if isinstance(statement, syntax.Bind):
+        return list(statement.names)
+    if isinstance(statement, syntax.Repeat):
+        return [name for each in statement.body for name in binders(each)]
+    return []
+
+
 def bound_names(statements: Sequence[syntax.Statement]) -> list[str]:
     """The names that statements bind, those of loops inside included, in order."""
-    found: dict[str, None] = {}
-    for statement in statements:
-        if isinstance(statement, syntax.Bind):
-            found.update(dict.fromkeys(name.text for name in statement.names))
-        elif isinstance(statement, syntax.Repeat):
-            found.update(dict.fromkeys(bound_names(statement.body)))
-    return list(found)
+    return list(dict.fromkeys(name.text for statement in statements for name in binders(statement)))
 
 
 def new_graph(name: str, frame: Frame) -> Graph:
     graph = Graph(name)
     graph.frame = frame
     return graph
-
-
-__all__ = ["Body", "Session", "bound_names", "is_size", "is_unknown", "new_graph"]

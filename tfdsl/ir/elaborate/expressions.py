@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tfdsl.ir import masks
-from tfdsl.ir.dims import Dim, DimError
+from tfdsl.ir.dims import Dim
 from tfdsl.ir.elaborate import functions
 from tfdsl.ir.elaborate.arithmetic import bounded, calculate, compare, is_static
 from tfdsl.ir.elaborate.body import Body, is_unknown
+from tfdsl.ir.elaborate.causes import applications, causes
+from tfdsl.ir.elaborate.nodes import node_of
+from tfdsl.ir.elaborate.own_weights import prepare_weights, weight_tensor
 from tfdsl.ir.elaborate.values import (
     ABSENT,
     Fault,
@@ -17,27 +20,22 @@ from tfdsl.ir.elaborate.values import (
     Instance,
     Layer,
     MaskValue,
+    Place,
     Range,
     Results,
     Tensor,
     Undecided,
     kind_of,
 )
-from tfdsl.ir.graph import Initializer, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Span, did_you_mean
-from tfdsl.language.parser import KEYWORDS
+from tfdsl.language.diagnostics import Label, Span, did_you_mean
+from tfdsl.language.modules import Declared, base_block
 
 
 def evaluate(body: Body, tree: syntax.Expression, hint: str | None = None) -> Any:
     """The value of an expression; `hint` is the name that it is being bound to."""
     return _EVALUATE[type(tree)](body, tree, hint)
-
-
-def evaluate_tensor(body: Body, tree: syntax.Expression) -> Tensor:
-    """The value of an expression that must be one tensor; numbers become constants."""
-    return as_tensor(body, evaluate(body, tree), tree.span)
 
 
 def as_tensor(body: Body, value: Any, span: Span, dtype: str | None = None) -> Tensor:
@@ -52,13 +50,22 @@ def as_tensor(body: Body, value: Any, span: Span, dtype: str | None = None) -> T
         if dtype == "float" and isinstance(value, int):
             value = float(value)
         return body.add("constant", (), {"value": value, "dtype": dtype}, span)
+    if value is ABSENT:
+        declared = body.where(span.text)
+        raise Fault(
+            "T308",
+            f"`{span.text}` is an input that was not given",
+            span,
+            others=(Label(declared, "it is optional"),) if declared else (),
+            help="`if given(x) then ... else ...` asks whether an optional input was given",
+        )
     help_ = ""
     if isinstance(value, (Layer, Instance)):
         help_ = "apply it: give it its input in parentheses, or by `|>`"
     elif isinstance(value, Results):
         help_ = f"bind its {len(value.tensors)} results to names"
-    elif value is ABSENT:
-        help_ = "`given(x)` asks whether an optional input was given"
+    elif isinstance(value, MaskValue):
+        help_ = "masks are joined with masks, and go to `mask` of attend"
     raise Fault("T301", f"a tensor is needed, not {kind_of(value)}", span, help=help_)
 
 
@@ -79,6 +86,7 @@ def _global(body: Body, name: str, tree: syntax.Path) -> Any:
     """A name that is not bound in the body: a block, an op, a mask or an initialiser, each without settings."""
     declared = body.module.find(name)
     if declared is not None:
+        refuse_recursion(body, declared, tree.span)
         return Layer(declared, {}, None, tree.span)
     if name in masks.KINDS:
         return functions.mask(name, [], tree.span)
@@ -90,59 +98,73 @@ def _global(body: Body, name: str, tree: syntax.Path) -> Any:
     raise unknown(body, name, tree.parts[0].span)
 
 
+def refuse_recursion(body: Body, declared: Declared, span: Span) -> None:
+    """Refuse a block that names itself, directly or by way of others."""
+    block = base_block(declared)
+    if all(block is not each for each in body.blocks):
+        return
+    fault = Fault(
+        "T212",
+        f"`{block.name.text}` is applied inside itself",
+        span,
+        others=(Label(block.name.span, "declared here"),),
+        help="a spec has no recursion; `repeat` says how often",
+    )
+    between = list(applications(body))
+    raise fault.because(between[:-1] if len(between) == len(body.blocks) else between)
+
+
 def unknown(body: Body, name: str, span: Span) -> Fault:
     """The fault of a name that means nothing here."""
+    later, why = body.bound_elsewhere(name)
+    if later is not None:
+        return Fault("T201", f"nothing is called `{name}` here", span, others=(Label(later, why),))
     known = [*body.names(), *callable_names(body)]
     return Fault("T201", f"nothing is called `{name}` here", span, help=did_you_mean(name, known))
 
 
 def callable_names(body: Body) -> list[str]:
-    from tfdsl.ir.elaborate.application import SUGAR
+    from tfdsl.ir.elaborate.op_application import SUGAR
 
     ops = [op.name for op in OPS.values() if not op.inner]
-    return [*body.module.names(), *ops, *masks.KINDS, *functions.INITIALIZERS, *functions.NUMBERS, *SUGAR, "given", "len"]
+    return [*body.module.names(), *ops, *masks.KINDS, *functions.INITIALIZERS, *functions.NUMBERS, *SUGAR, *_WORDS]
 
 
-def _member(body: Body, value: Any, part: syntax.Name, tree: syntax.Path) -> Any:
+_WORDS = ("given", "len", "true", "false", "none")
+
+
+def _member(body: Body, value: Any, part: syntax.Name, tree: syntax.Expression) -> Any:
     if isinstance(value, Results) and part.text in value.names:
         return value.tensors[value.names.index(part.text)]
+    if isinstance(value, Results):
+        known = [name for name in value.names if name]
+        help_ = did_you_mean(
+            part.text, known, "its results are " + ", ".join(known) if known else "its results have no names"
+        )
+        raise Fault("T201", f"no result is called `{part.text}`", part.span, help=help_)
     if isinstance(value, Instance):
-        from tfdsl.ir.elaborate.application import prepare_weights
-
         prepare_weights(value)
+        return _weight_or_place(body, value.place, part, tree)
+    if isinstance(value, Place):
         return _weight_or_place(body, value, part, tree)
-    if isinstance(value, _Inside):
-        return _weight_or_place(body, value, part, tree)
-    raise Fault("T201", f"`{part.text}` is not part of {kind_of(value)}", part.span)
+    help_ = "bind the layer to a name first: its weights belong to that" if isinstance(value, Layer) else ""
+    raise Fault("T201", f"`{part.text}` is not part of {kind_of(value)}", part.span, help=help_)
 
 
-class _Inside:
-    """A place inside an instance, on the way to a weight: `bert.embeddings`."""
-
-    def __init__(self, place: Any):
-        self.place = place
-
-
-def _weight_or_place(body: Body, value: Any, part: syntax.Name, tree: syntax.Path) -> Any:
-    place = value.place
+def _weight_or_place(body: Body, place: Place, part: syntax.Name, tree: syntax.Expression) -> Any:
     if part.text in place.weights:
         type_, init, _ = place.weights[part.text]
         return weight_tensor(body, place.join(part.text), type_, init, tree.span)
-    if part.text in place.children:
-        return _Inside(place.children[part.text])
-    known = [*place.weights, *place.children]
-    help_ = did_you_mean(part.text, known)
+    child = place.child(part.text)
+    if child is not None and child.has_weights():
+        return child
+    known = [*place.weights, *(name for name in place.children if (found := place.child(name)) and found.has_weights())]
     if not known:
-        help_ = "a layer has its weights once it has been applied"
-    raise Fault("T503", f"`{place.path}` has no weight called `{part.text}`", part.span, help=help_)
-
-
-def weight_tensor(body: Body, path: str, type_: Type, init: Initializer, span: Span) -> Tensor:
-    """A reference to a weight from this body."""
-    name = path.rpartition(".")[2]
-    attributes = {"path": path, "shape": type_.dims, "init": init}
-    node = body.region.graph.add("weight", (), attributes, (type_,), span=span, scope=body.frames, name=name)
-    return Tensor(Value(node.id), type_, body.region)
+        message, help_ = f"`{place.path}` has no weights yet", "a layer has its weights once it has been applied"
+    else:
+        message = f"`{place.path}` has no weight called `{part.text}`"
+        help_ = did_you_mean(part.text, known, "it has " + ", ".join(known))
+    raise Fault("T503", message, part.span, help=help_)
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
@@ -165,11 +187,15 @@ def _binary(body: Body, tree: syntax.Binary, hint: str | None) -> Any:
         return compare(operator, left, right, tree.span)
     for side, value in ((tree.left, left), (tree.right, right)):
         if not is_static(value):
-            as_tensor(body, value, side.span)  # raises for all but booleans
-            raise Fault("T301", f"`{operator}` takes numbers, not {kind_of(value)}", side.span)
+            raise Fault("T301", f"`{operator}` takes numbers and tensors, not {kind_of(value)}", side.span).because(
+                causes(body, side)
+            )
     if operator == "@":
         raise Fault("T301", "`@` takes tensors, not numbers", tree.span)
-    return calculate(operator, left, right, body.session.facts, tree.span)
+    try:
+        return calculate(operator, left, right, body.session.facts, tree.span)
+    except Fault as fault:
+        raise fault.because(causes(body, tree)) from None
 
 
 def _range(left: Any, right: Any, span: Span) -> Range:
@@ -191,12 +217,12 @@ def _logic(operator: str, left: Any, right: Any, tree: syntax.Binary) -> Any:
             return False
         parts = [part for side in (left, right) if isinstance(side, Undecided) for part in side.parts]
         return Undecided(tuple(parts))
-    raise Fault("T301", f"`{operator}` joins two masks or two conditions, not {kind_of(left)} and {kind_of(right)}", tree.span)
+    raise Fault(
+        "T301", f"`{operator}` joins two masks or two conditions, not {kind_of(left)} and {kind_of(right)}", tree.span
+    )
 
 
 def _tensor_binary(body: Body, tree: syntax.Binary, left: Any, right: Any) -> Tensor:
-    from tfdsl.ir.elaborate.application import node_of
-
     operator = tree.operator
     spans = (tree.left.span, tree.right.span)
     if operator == "@":
@@ -204,11 +230,28 @@ def _tensor_binary(body: Body, tree: syntax.Binary, left: Any, right: Any) -> Te
         return node_of(body, "matmul", [cast(body, each, "float") for each in tensors], {}, tree.span, spans)
     if operator in _LOGIC:
         op, dtype = _LOGIC[operator], "bool"
+        _refuse_mask(operator, (left, right), spans)
     elif operator in _COMPARISONS:
         op, dtype = _COMPARISONS[operator], None
     else:
         op, dtype = _ELEMENTWISE[operator], "float" if operator in ("/", "**") else None
-    return node_of(body, op, promote(body, (left, right), spans, dtype), {}, tree.span, spans)
+    tensors = promote(body, (left, right), spans, dtype)
+    for side, tensor in zip((tree.left, tree.right), tensors, strict=True):
+        if tensor.node.op == "constant" and tensor.region is body.region:
+            tensor.node.spelled["value"] = side
+    return node_of(body, op, tensors, {}, tree.span, spans)
+
+
+def _refuse_mask(operator: str, values: tuple[Any, Any], spans: tuple[Span, Span]) -> None:
+    """Refuse to join a mask with a tensor: which of its axes are positions, a mask constructor says."""
+    if any(isinstance(value, MaskValue) for value in values):
+        at, value = next((s, v) for s, v in zip(spans, values, strict=True) if not isinstance(v, MaskValue))
+        raise Fault(
+            "T301",
+            f"`{operator}` joins two masks, and this is {kind_of(value)}",
+            at,
+            help="`padding(keep)` and `documents(ids)` make masks of tensors; attend takes any other as `allowed`",
+        )
 
 
 def promote(body: Body, values: tuple[Any, ...], spans: tuple[Span, ...], dtype: str | None) -> list[Tensor]:
@@ -238,8 +281,6 @@ def cast(body: Body, tensor: Tensor, dtype: str) -> Tensor:
 
 
 def _unary(body: Body, tree: syntax.Unary, hint: str | None) -> Any:
-    from tfdsl.ir.elaborate.application import node_of
-
     value = evaluate(body, tree.operand)
     if tree.operator == "not":
         if isinstance(value, bool):
@@ -261,9 +302,21 @@ def _unary(body: Body, tree: syntax.Unary, hint: str | None) -> Any:
 def _choice(body: Body, tree: syntax.Choice, hint: str | None) -> Any:
     condition = evaluate(body, tree.condition)
     if not isinstance(condition, bool):
-        help_ = "where(condition, a, b) chooses element by element" if isinstance(condition, Tensor) else ""
-        raise Fault("T301", f"`if` needs true or false, not {kind_of(condition)}", tree.condition.span, help=help_)
+        raise Fault(
+            "T301",
+            f"`if` needs true or false, not {kind_of(condition)}",
+            tree.condition.span,
+            help=_condition_help(condition),
+        )
     return evaluate(body, tree.then if condition else tree.otherwise, hint)
+
+
+def _condition_help(condition: Any) -> str:
+    if isinstance(condition, Tensor):
+        return "where(condition, a, b) chooses element by element"
+    if isinstance(condition, Undecided):
+        return "a network cannot depend on sizes that only run time knows"
+    return "compare it with another number: `n > 0`" if is_static(condition) else ""
 
 
 def _index(body: Body, tree: syntax.Index, hint: str | None) -> Any:
@@ -276,8 +329,20 @@ def _index(body: Body, tree: syntax.Index, hint: str | None) -> Any:
     if isinstance(index, bool) or not isinstance(index, int):
         raise Fault("T301", f"an index is a whole number, not {kind_of(index)}", tree.index.span)
     if not -len(base) <= index < len(base):
-        raise Fault("T304", f"index {index} is outside a list of {len(base)}", tree.index.span)
+        raise Fault("T304", f"index {index} is outside a list of {len(base)}", tree.index.span).because(
+            [*causes(body, tree.index), *_bound(body, tree.base)]
+        )
     return base[index]
+
+
+def _bound(body: Body, tree: syntax.Expression) -> list[Label]:
+    """Where a name was bound, for an expression that is one."""
+    origin = body.where(tree.text) if isinstance(tree, syntax.Path) else None
+    return [Label(origin, "bound here")] if origin else []
+
+
+def _member_of(body: Body, tree: syntax.Member, hint: str | None) -> Any:
+    return _member(body, evaluate(body, tree.base), tree.name, tree)
 
 
 def _list(body: Body, tree: syntax.ListOf, hint: str | None) -> Any:
@@ -292,16 +357,17 @@ def _pipe(body: Body, tree: syntax.Pipe, hint: str | None) -> Any:
     stage = tree.stage
     if isinstance(stage, syntax.Path):
         stage = syntax.Call(stage, (), None, span=stage.span)
-    return call(body, stage, hint, piped=Given(value, tree.value, body, tree.value.span))
+    return _apply(body, stage, hint, piped=Given(value, tree.value, body, tree.value.span))
 
 
 def _call(body: Body, tree: syntax.Call, hint: str | None) -> Any:
-    return call(body, tree, hint)
+    return _apply(body, tree, hint)
 
 
-def call(body: Body, tree: syntax.Call, hint: str | None, piped: Given | None = None) -> Any:
+def _apply(body: Body, tree: syntax.Call, hint: str | None, piped: Given | None = None) -> Any:
     """A call: a function of numbers, a mask, an initialiser, or a layer configured or applied."""
-    from tfdsl.ir.elaborate.application import SUGAR, configure
+    from tfdsl.ir.elaborate.application import configure
+    from tfdsl.ir.elaborate.op_application import SUGAR
 
     name = tree.callee.text
     if name == "given" and not body.knows("given"):
@@ -309,11 +375,14 @@ def call(body: Body, tree: syntax.Call, hint: str | None, piped: Given | None = 
     positional = [piped] if piped else []
     keywords: dict[str, Given] = {}
     for argument in tree.arguments:
-        given = Given(evaluate(body, argument.value), argument.value, body, argument.value.span)
+        _refuse_comparison(body, argument)
+        keyword = argument.keyword.span if argument.keyword else None
+        given = Given(evaluate(body, argument.value), argument.value, body, argument.value.span, keyword)
         if argument.keyword is None:
             positional.append(given)
         elif argument.keyword.text in keywords:
-            raise Fault("T302", f"`{argument.keyword.text}` is given twice", argument.keyword.span)
+            first = Label(keywords[argument.keyword.text].at, "first here")
+            raise Fault("T302", f"`{argument.keyword.text}` is given twice", argument.keyword.span, others=(first,))
         else:
             keywords[argument.keyword.text] = given
     local = body.lookup(tree.callee.parts[0].text)
@@ -323,16 +392,29 @@ def call(body: Body, tree: syntax.Call, hint: str | None, piped: Given | None = 
             return made
         if name in SUGAR and body.module.find(name) is None:
             return SUGAR[name](body, positional, keywords, tree)
-    return configure(body, tree, positional, keywords, hint, piped is not None)
+    return configure(body, tree, positional, keywords, hint)
+
+
+def _refuse_comparison(body: Body, argument: syntax.Argument) -> None:
+    """Refuse `linear(x, out==4)`, where one `=` was meant."""
+    value = argument.value
+    if argument.keyword or not isinstance(value, syntax.Binary) or value.operator != "==":
+        return
+    if isinstance(value.left, syntax.Path) and not body.knows(value.left.text):
+        setting = f"{value.left.text}={value.right.span.text}"
+        raise Fault(
+            "T201",
+            f"nothing is called `{value.left.text}` here",
+            value.left.span,
+            help=f"a setting takes one `=`: {setting}",
+        )
 
 
 def _callable(local: Any, tree: syntax.Call) -> bool:
     return len(tree.callee.parts) > 1 or isinstance(local, (Layer, Instance))
 
 
-def _function(
-    body: Body, name: str, positional: list[Given], keywords: dict[str, Given], tree: syntax.Call
-) -> Any:
+def _function(body: Body, name: str, positional: list[Given], keywords: dict[str, Given], tree: syntax.Call) -> Any:
     """The value of a call that makes no node, or None where it is the call of a layer."""
     values = [given.value for given in positional]
     if body.module.own.get(name) or body.module.imported.get(name):
@@ -352,13 +434,15 @@ def _function(
 
 def _no_keywords(name: str, keywords: dict[str, Given]) -> None:
     for keyword, given in keywords.items():
-        raise Fault("T302", f"{name} takes no keyword `{keyword}`", given.span)
+        raise Fault(
+            "T302", f"{name} takes no keyword `{keyword}`", given.at, help=f"its numbers go by position: {name}(...)"
+        )
 
 
 def _given(body: Body, tree: syntax.Call) -> bool:
     argument = tree.arguments[0].value if len(tree.arguments) == 1 else None
     if not isinstance(argument, syntax.Path) or len(argument.parts) != 1:
-        raise Fault("T302", "given takes the name of one input", tree.span)
+        raise Fault("T302", "given takes the name of one input", tree.span, help="given(a) & given(b) asks for two")
     value = body.lookup(argument.parts[0].text)
     if is_unknown(value):
         raise unknown(body, argument.parts[0].text, argument.span)
@@ -366,14 +450,13 @@ def _given(body: Body, tree: syntax.Call) -> bool:
 
 
 def explain(body: Body, tree: syntax.Expression) -> str:
-    """The two sides of a comparison in numbers, for a requirement that does not hold."""
+    """The sides of a comparison in numbers, for a requirement that does not hold; names alone are shown elsewhere."""
     if not isinstance(tree, syntax.Binary) or tree.operator not in _COMPARISONS:
         return ""
-    sides = [evaluate(body, side) for side in (tree.left, tree.right)]
     parts = []
-    for side, value in zip((tree.left, tree.right), sides, strict=True):
-        if not isinstance(side, syntax.Number):
-            parts.append(f"{side.span.text} is {value}")
+    for side in (tree.left, tree.right):
+        if not isinstance(side, (syntax.Number, syntax.Path)):
+            parts.append(f"{side.span.text} is {evaluate(body, side)}")
     return ", ".join(parts)
 
 
@@ -384,11 +467,10 @@ _EVALUATE: dict[type, Callable[[Body, Any, str | None], Any]] = {
     syntax.Path: _path,
     syntax.Call: _call,
     syntax.Index: _index,
+    syntax.Member: _member_of,
     syntax.ListOf: _list,
     syntax.Unary: _unary,
     syntax.Binary: _binary,
     syntax.Choice: _choice,
     syntax.Pipe: _pipe,
 }
-
-__all__ = ["KEYWORDS", "DimError", "as_tensor", "evaluate", "evaluate_tensor", "weight_tensor"]

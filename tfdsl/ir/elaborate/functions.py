@@ -92,7 +92,9 @@ def initializer(name: str, values: list[Any], span: Span) -> Initializer:
     """`normal(0.02)`; an initialiser without its numbers takes its defaults."""
     defaults = INITIALIZERS[name]
     if len(values) > len(defaults):
-        raise Fault("T302", f"{name} takes at most {len(defaults)} numbers, not {len(values)}", span)
+        most = f"at most {len(defaults)} number{'s' if len(defaults) != 1 else ''}" if defaults else "no numbers"
+        help_ = f"{name}({defaults[0] or 0.1}): its one number is the spread" if defaults and name != "constant" else ""
+        raise Fault("T302", f"{name} takes {most}, not {len(values)}", span, help=help_)
     filled = [*values, *defaults[len(values) :]]
     for value in filled:
         if value is None:
@@ -110,7 +112,10 @@ def mask(name: str, values: list[Any], span: Span) -> MaskValue:
     wanted = len(kind.arguments) + (kind.operand is not None)
     if len(values) != wanted:
         names = ", ".join((*kind.arguments, *([kind.operand] if kind.operand else [])))
-        raise Fault("T302", f"{name} takes ({names}), and is given {len(values)}", span)
+        if not values:
+            raise Fault("T302", f"{name} needs ({names})", span, help=f"{name}({'4096' if kind.arguments else names})")
+        wants = f"takes ({names})" if names else "takes nothing"
+        raise Fault("T302", f"{name} {wants}, and is given {len(values)}", span)
     if kind.operand is not None:
         tensor = values[0]
         if not isinstance(tensor, Tensor) or len(tensor.type.dims) not in (1, 2):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfdsl.ir.dims import Dim
-from tfdsl.ir.elaborate.body import MOST_TURNS, Body, bound_names, is_unknown, new_graph
+from tfdsl.ir.elaborate.body import MOST_TURNS, Body, binders, bound_names, is_unknown, new_graph
+from tfdsl.ir.elaborate.causes import causes
 from tfdsl.ir.elaborate.values import Fault, Place, Poisoned, Region, Tensor, kind_of
 from tfdsl.ir.graph import Frame, Graph, Value
 from tfdsl.language import syntax
@@ -30,7 +31,10 @@ def run_repeat(body: Body, statement: syntax.Repeat) -> None:
         if choice in alike:
             turns.append(alike[choice])
             continue
+        before = len(body.session.faults.found)
         region = _turn(body, statement, place, carried, captures, turn)
+        if len(body.session.faults.found) > before:
+            raise Poisoned  # other turns would only say the same again
         kind = found.setdefault(structure(region.graph), len(kinds))
         if kind == len(kinds):
             kinds.append(region)
@@ -61,10 +65,17 @@ def _count(body: Body, statement: syntax.Repeat) -> int:
     from tfdsl.ir.elaborate.expressions import evaluate
 
     count = evaluate(body, statement.count)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise Fault("T306", f"the number of turns is a whole number, not {kind_of(count)}", statement.count.span)
-    if count > MOST_TURNS:
-        raise Fault("T306", f"{count:,} turns are more than the {MOST_TURNS:,} that a loop may take", statement.count.span)
+    fault: Fault | None = None
+    if isinstance(count, Dim):
+        message = f"the number of turns must be known, and {count} is not before run time"
+        fault = Fault("T306", message, statement.count.span, help="a parameter can say it")
+    elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        fault = Fault("T306", f"the number of turns is a whole number, not {kind_of(count)}", statement.count.span)
+    elif count > MOST_TURNS:
+        message = f"{count:,} turns are more than the {MOST_TURNS:,} that a loop may take"
+        fault = Fault("T306", message, statement.count.span)
+    if fault is not None:
+        raise fault.because(causes(body, statement.count))
     return count
 
 
@@ -76,7 +87,7 @@ def _carried(body: Body, statement: syntax.Repeat) -> list[str]:
             continue
         value = body.lookup(name)
         if not isinstance(value, Tensor):
-            span = next(n.span for s in statement.body for n in _binders(s) if n.text == name)
+            span = next(n.span for s in statement.body for n in binders(s) if n.text == name)
             first = body.where(name)
             raise Fault(
                 "T209",
@@ -87,14 +98,6 @@ def _carried(body: Body, statement: syntax.Repeat) -> list[str]:
             )
         carried.append(name)
     return carried
-
-
-def _binders(statement: syntax.Statement) -> list[syntax.Name]:
-    if isinstance(statement, syntax.Bind):
-        return list(statement.names)
-    if isinstance(statement, syntax.Repeat):
-        return [name for each in statement.body for name in _binders(each)]
-    return []
 
 
 def _tensor(body: Body, name: str) -> Tensor:
@@ -156,18 +159,20 @@ def _turn(
     if statement.index is not None:
         names[statement.index.text] = turn
     path = place.join("*")
-    frame = Frame(path, body.frame.block, names, span=statement.span)
+    frame = Frame(path, body.base or body.frame.block, names, span=statement.span)
     region = Region(new_graph(path, frame), body.region, captures)
     inside = Body(
         body.session,
         body.module,
         region,
-        Place(path),
+        Place(path, place),
         frame,
         (),
         outer=body,
         depth=body.depth,
+        base=body.base,
     )
+    place.children["*"] = [inside.place]
     if statement.index is not None:
         inside.env[statement.index.text] = turn
         inside.spans[statement.index.text] = statement.index.span
@@ -176,16 +181,16 @@ def _turn(
         inside.spans[name] = body.where(name) or statement.span
     result = inside.run(statement.body)
     if result is not None:
-        raise Fault("T210", "a loop does not `return`; it carries what it binds", result.span)
+        raise Fault("T210", "a loop does not `return`; it carries what it binds again from turn to turn", result.span)
+    inside.initialize(statement.body)
     for name in carried:
         region.graph.outputs.append((name, region.use(_carry(body, inside, name, statement))))
-    place.children["*"] = inside.place
     return region
 
 
 def _carry(body: Body, inside: Body, name: str, statement: syntax.Repeat) -> Tensor:
     before, after = _tensor(body, name), inside.lookup(name)
-    span = next(n.span for s in reversed(statement.body) for n in reversed(_binders(s)) if n.text == name)
+    span = next(n.span for s in reversed(statement.body) for n in reversed(binders(s)) if n.text == name)
     if is_unknown(after) or not isinstance(after, Tensor):
         raise Fault("T209", f"`{name}` is carried from turn to turn, and ends a turn as {kind_of(after)}", span)
     if after.type != before.type:
@@ -210,6 +215,3 @@ def structure(graph: Graph) -> Any:
         rows.append((node.op, inputs, attributes, node.types, tuple(structure(body) for body in node.bodies)))
     outputs = tuple((name, order[value.node], value.index) for name, value in graph.outputs)
     return tuple(rows), outputs, tuple((name, order[value.node], value.index) for name, value in graph.penalties)
-
-
-__all__ = ["Poisoned", "run_repeat", "structure"]

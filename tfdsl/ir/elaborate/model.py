@@ -10,14 +10,14 @@ from typing import Any
 from tfdsl.ir import dims
 from tfdsl.ir.elaborate.application import base_block
 from tfdsl.ir.elaborate.arithmetic import is_size
-from tfdsl.ir.elaborate.blocks import bind_inputs, home, overrides_of, run_block
+from tfdsl.ir.elaborate.blocks import bind_inputs, dtype_of, home, no_parameter, overrides_of, run_block
 from tfdsl.ir.elaborate.body import Body, Session, new_graph
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
 from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, Place, Poisoned, Region, kind_of
 from tfdsl.ir.graph import Frame, Graph, Type
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from tfdsl.language.diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
 from tfdsl.language.modules import Declared
 
 
@@ -73,10 +73,12 @@ def _elaborate(
     parameters = declared_parameters(block, session.faults)
     settings = {**overrides_of(declared, session.faults), **overrides}
     _check_names(session.faults, declared, block, parameters, overrides, optional)
-    frame = Frame("", declared.name, {}, span=block.name.span)
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not None}
+    frame = Frame("", declared.name, {}, declared=defaults, span=block.name.span)
     graph = new_graph(declared.name, frame)
     region = Region(graph)
     body = Body(session, home(declared).module, region, Place(""), frame, ())
+    body.base = block.name.text
     body.parameters = Parameters(body, parameters, {}, settings)
     inputs = _inputs(body, block, optional)
     bind_inputs(body, block, inputs, block.name.span)
@@ -97,9 +99,7 @@ def _check_names(
 ) -> None:
     for name, override in overrides.items():
         if name not in parameters:
-            otherwise = "its parameters are " + ", ".join(parameters) if parameters else "it has no parameters"
-            help_ = did_you_mean(name, parameters, otherwise)
-            faults.add(Diagnostic("T313", f"`{declared.name}` has no parameter `{name}`", override.span, help=help_))
+            faults.add(no_parameter(block, declared.name, parameters, name, override.span).diagnostic)
     known = [each.name.text for each in block.inputs if each.optional]
     for name in optional:
         if name not in known:
@@ -115,7 +115,9 @@ def _output_names(block: syntax.Block) -> list[str]:
         name = output.name.text if output.name else default
         if name in names:
             assert output.name is not None
-            raise Fault("T203", f"two results are called `{name}`", output.name.span)
+            first = next(each.name for each in block.outputs if each.name and each.name.text == name)
+            others = (Label(first.span, "first here"),)
+            raise Fault("T203", f"two results are called `{name}`", output.name.span, others=others)
         names.append(name)
     return names
 
@@ -127,7 +129,8 @@ def _inputs(body: Body, block: syntax.Block, optional: Sequence[str]) -> dict[st
     seen: dict[str, Any] = {}
     for each in block.inputs:
         if each.name.text in seen:
-            raise Fault("T203", f"`{each.name.text}` is declared twice", each.name.span)
+            first = Label(seen[each.name.text].name.span, "first here")
+            raise Fault("T203", f"`{each.name.text}` is declared twice", each.name.span, others=(first,))
         seen[each.name.text] = each
         if each not in chosen:
             given[each.name.text] = Given(ABSENT, None, None, each.span)
@@ -143,12 +146,7 @@ def _inputs(body: Body, block: syntax.Block, optional: Sequence[str]) -> dict[st
     for each in chosen:
         for extent in each.type.extents:
             body.spans.setdefault(extent.span.text, extent.span)
-        dtype = each.type.dtype.text if each.type.dtype else "float"
-        if dtype not in ("float", "int", "bool"):
-            assert each.type.dtype is not None
-            known = ("float", "int", "bool")
-            help_ = did_you_mean(dtype, known, "float, int or bool")
-            raise Fault("T409", f"`{dtype}` is no element type", each.type.dtype.span, help=help_)
+        dtype = dtype_of(each.type)
         sizes = tuple(_extent(body, extent) for extent in each.type.extents)
         tensor = body.region.add_input(each.name.text, Type(dtype, sizes))
         tensor.node.span = each.span

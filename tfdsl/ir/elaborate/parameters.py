@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfdsl.ir.elaborate.arithmetic import is_number, is_size
-from tfdsl.ir.elaborate.values import ABSENT, POISON, Fault, Given, Instance, Layer, MaskValue, Poisoned, Tensor, kind_of
+from tfdsl.ir.elaborate.values import (
+    ABSENT,
+    POISON,
+    Fault,
+    Given,
+    Instance,
+    Layer,
+    MaskValue,
+    Poisoned,
+    Tensor,
+    kind_of,
+)
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label, Span, did_you_mean
 from tfdsl.language.modules import Module
@@ -78,7 +89,7 @@ class Parameters(Mapping[str, Any]):
             try:
                 self._values[name] = self._evaluate(name)
             except Fault as fault:
-                self.body.session.faults.add(fault.diagnostic)
+                self.body.report(fault)
                 self._values[name] = POISON
             except Poisoned:
                 self._values[name] = POISON
@@ -150,7 +161,9 @@ class Parameters(Mapping[str, Any]):
             if kind != "number" and not KINDS[kind](value):
                 raise _wrong_kind(parameter, kind, value, span, parameter.default.span)
         if isinstance(value, Tensor):
-            raise Fault("T309", f"`{name}` is a parameter, and a tensor is an input", span, help="add it to the signature")
+            raise Fault(
+                "T309", f"`{name}` is a parameter, and a tensor is an input", span, help="add it to the signature"
+            )
         return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from tfdsl.ir.elaborate.values import Fault
+from tfdsl.ir.elaborate.values import Fault, Place
 from tfdsl.ir.graph import Graph, Initializer
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import did_you_mean
@@ -18,8 +18,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(parts).replace(r".*\.", r"(?:.*\.)?") + r"(?:\..*)?\Z")
 
 
-def reinitialize(graph: Graph, path: str, pattern: syntax.String, value: Initializer) -> None:
-    """Give the weights below `path` that match a pattern another initialiser."""
+def reinitialize(graph: Graph, place: Place, pattern: syntax.String, value: Initializer) -> None:
+    """Give the weights below a place that match a pattern another initialiser."""
     expression = compile_pattern(pattern.value)
     below: list[str] = []
     matched = False
@@ -27,10 +27,9 @@ def reinitialize(graph: Graph, path: str, pattern: syntax.String, value: Initial
         for node in region.nodes():
             if node.op != "weight":
                 continue
-            full = node.attributes["path"]
-            if path and not full.startswith(path + "."):
+            short = _below(place, node.attributes["path"])
+            if short is None:
                 continue
-            short = full[len(path) + 1 :] if path else full
             below.append(short)
             if expression.match(short):
                 matched = True
@@ -38,3 +37,21 @@ def reinitialize(graph: Graph, path: str, pattern: syntax.String, value: Initial
     if not matched:
         help_ = did_you_mean(pattern.value, below, "`tfm show` lists the paths of all weights")
         raise Fault("T502", f'no weight matches "{pattern.value}"', pattern.span, help=help_)
+    _remember(place, place, expression, value)
+
+
+def _below(place: Place, path: str) -> str | None:
+    """A weight's path as seen from a place, if it is below it."""
+    if not place.path:
+        return path
+    return path[len(place.path) + 1 :] if path.startswith(place.path + ".") else None
+
+
+def _remember(top: Place, place: Place, expression: re.Pattern[str], value: Initializer) -> None:
+    """Enter the initialiser at the places, for those who name the weights later."""
+    for name, (type_, _, span) in place.weights.items():
+        if expression.match(_below(top, place.join(name)) or ""):
+            place.weights[name] = (type_, value, span)
+    for places in place.children.values():
+        for child in places:
+            _remember(top, child, expression, value)

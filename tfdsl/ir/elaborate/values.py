@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tfdsl.ir.dims import Dim, Size
-from tfdsl.ir.graph import Frame, Graph, Initializer, Node, Type, Value
+from tfdsl.ir.graph import Graph, Initializer, Node, Type, Value
 from tfdsl.ir.masks import Mask
 from tfdsl.ir.op import Op
-from tfdsl.language.diagnostics import Diagnostic, Span
+from tfdsl.language.diagnostics import Diagnostic, Label, Span
 from tfdsl.language.modules import Declared
 from tfdsl.language.syntax import Expression
 
@@ -24,6 +24,13 @@ class Fault(Exception):
     def __init__(self, code: str, message: str, span: Span | None, **rest: Any):
         super().__init__(message)
         self.diagnostic = Diagnostic(code, message, span, **rest)
+
+    def because(self, labels: Iterable[Label]) -> Fault:
+        """The fault with more places that have to do with it, each once."""
+        seen = [label.span for label in self.diagnostic.others]
+        new = [label for label in labels if label.span not in seen and label.span != self.diagnostic.span]
+        self.diagnostic = replace(self.diagnostic, others=(*self.diagnostic.others, *new))
+        return self
 
 
 class Poisoned(Exception):
@@ -71,6 +78,12 @@ class Given:
     expression: Expression | None
     body: Body | None
     span: Span
+    keyword: Span | None = None
+
+    @property
+    def at(self) -> Span:
+        """The keyword, or the value where it has none: what is at fault when a setting is unknown."""
+        return self.keyword or self.span
 
 
 @dataclass(frozen=True)
@@ -120,28 +133,58 @@ class Undecided:
 
 @dataclass(eq=False)
 class Place:
-    """A node in the tree of weight paths."""
+    """A node in the tree of weight paths; `span` is where it got its name.
+
+    A name may be used again and again by layers without weights: then several places have one path, of which at most one
+    may come to hold weights.
+    """
 
     path: str
-    children: dict[str, Place] = field(default_factory=dict)
+    parent: Place | None = None
+    span: Span | None = None
+    children: dict[str, list[Place]] = field(default_factory=dict)
     weights: dict[str, tuple[Type, Initializer, Span]] = field(default_factory=dict)
-    claims: dict[str, tuple[object, Span]] = field(default_factory=dict)
+    is_weight: bool = False
+    _claims: dict[str, tuple[object, int]] = field(default_factory=dict)
 
     def join(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
 
-    def claim(self, name: str, application: object, span: Span) -> Span | None:
-        """Take a name for one application of a body; the place that has it already, if one does."""
-        known = self.claims.get(name)
-        if known is not None and known[0] is application:
-            return known[1]
-        self.claims[name] = (application, span)
-        return None
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
 
-    def child(self, name: str) -> Place:
-        if name not in self.children:
-            self.children[name] = Place(self.join(name))
-        return self.children[name]
+    def claim(self, name: str, application: object, span: Span) -> Place:
+        """The place for what is called `name`: another for each use in one application of a body, the same in the next."""
+        known, count = self._claims.get(name, (None, 0))
+        count = count + 1 if known is application else 1
+        self._claims[name] = (application, count)
+        places = self.children.setdefault(name, [])
+        if len(places) < count:
+            places.append(Place(self.join(name), self, span))
+        return places[count - 1]
+
+    def child(self, name: str) -> Place | None:
+        """The place below that holds the weights of a name, or else the last that goes by it."""
+        places = self.children.get(name, ())
+        return next((place for place in places if place.has_weights()), places[-1] if places else None)
+
+    def has_weights(self) -> bool:
+        return (
+            self.is_weight
+            or bool(self.weights)
+            or any(each.has_weights() for all_ in self.children.values() for each in all_)
+        )
+
+    def clash(self) -> tuple[Place, Place] | None:
+        """This place or one above it, and another of the same path that has weights already."""
+        place = self
+        while place.parent is not None:
+            for other in place.parent.children[place.name]:
+                if other is not place and other.has_weights():
+                    return place, other
+            place = place.parent
+        return None
 
 
 @dataclass(eq=False)
@@ -198,7 +241,7 @@ def kind_of(value: Any) -> str:
     if isinstance(value, str):
         return f'the string "{value}"'
     if isinstance(value, (int, float)):
-        return f"the number {value:g}" if isinstance(value, float) else f"the number {value}"
+        return f"the number {value}"
     if isinstance(value, Dim):
         return f"the size {value}"
     if isinstance(value, (Layer, Instance)):
@@ -214,4 +257,3 @@ def kind_of(value: Any) -> str:
         if isinstance(value, kind):
             return words
     return "none" if value is None else "an input that was not given" if value is ABSENT else repr(value)
-

@@ -1,0 +1,70 @@
+"""From a graph as a spec says it to one that a target lowers node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfdsl.backends.reference.inputs import holds
+from tfdsl.ir.dims import Dim, names_of, substitute
+from tfdsl.ir.graph import Graph, Node, Type
+from tfdsl.language.diagnostics import did_you_mean, one
+from tfdsl.passes.clean import clean
+from tfdsl.passes.lower_masks import lower_masks
+from tfdsl.passes.unroll import unroll
+
+
+def flatten(graph: Graph, dims: Mapping[str, int]) -> Graph:
+    """The graph without loops, with causal masks only, at the given sizes, and without what is for training."""
+    flat = fix_sizes(unroll(graph), dims)
+    flat.penalties = []
+    return clean(lower_masks(flat))
+
+
+def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:
+    """A copy of a flat graph with named sizes fixed. Raises `SpecError` for names and numbers that cannot be."""
+    check_sizes(graph, dims)
+    for each in graph.constraints:
+        names = names_of((each.left, each.right))
+        if names <= dims.keys() and not holds(each, dims):
+            bound = ", ".join(f"{name} = {dims[name]}" for name in sorted(names))
+            message = f"`{each.left} {each.operator} {each.right}` does not hold with {bound}"
+            raise one("T706", message, each.span, note=each.why)
+    fixed = graph.copy()
+    for node in fixed.nodes():
+        node.types = tuple(Type(each.dtype, _bound(each.dims, dims)) for each in node.types)
+        node.attributes = {name: _bound(value, dims) for name, value in node.attributes.items()}
+    return fixed
+
+
+def check_sizes(graph: Graph, named: Mapping[str, Any]) -> None:
+    """Refuse a name that is no size of the model's inputs."""
+    known = names_of(size for place in graph.inputs for size in graph.node(place).type.dims)
+    for name in named:
+        if name not in known:
+            otherwise = f"its sizes are {', '.join(sorted(known))}" if known else "all its sizes are fixed"
+            message = f"`{name}` is no size of the inputs of `{graph.name}`"
+            raise one("T704", message, help=did_you_mean(name, known, otherwise))
+
+
+def bits_by_path(graph: Graph) -> dict[str, int]:
+    """The bits of each weight that is quantised, by path; asked before the weights are materialised."""
+    found: dict[str, int] = {}
+    for node in graph.nodes():
+        if node.op == "quantize":
+            source: Node = node
+            while source.op != "weight":
+                source = graph.node(source.inputs[0])  # type: ignore[arg-type]
+            found[source.attributes["path"]] = node.attributes["bits"]
+    return found
+
+
+def _bound(item: Any, dims: Mapping[str, int]) -> Any:
+    """An attribute with the sizes in it fixed, at any depth of tuples and dictionaries."""
+    if isinstance(item, Dim):
+        return substitute(item, dims)
+    if type(item) in (tuple, list):
+        return tuple(_bound(each, dims) for each in item)
+    if isinstance(item, dict):
+        return {key: _bound(value, dims) for key, value in item.items()}
+    return item

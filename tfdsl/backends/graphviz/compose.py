@@ -1,0 +1,273 @@
+"""From a graph to a scene: boxes for layers and blocks, circles for arithmetic, clusters for loops, edges for values.
+
+Plumbing (rearranging, casts, dropout) is folded into the edges, tables of numbers into the boxes that read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfdsl.backends.graphviz.kinds import kind_of_block
+from tfdsl.backends.graphviz.looks import OF_WEIGHTS, detail_of, look_of
+from tfdsl.backends.graphviz.place import Known, Leaf, Place
+from tfdsl.backends.graphviz.plan import Plan
+from tfdsl.backends.graphviz.scene import Box, Cluster, Scene
+from tfdsl.backends.graphviz.turns import Run, runs
+from tfdsl.backends.graphviz.weights import Loop, Weights, weights_in
+from tfdsl.ir.graph import Frame, Graph, Node, Type, Value
+from tfdsl.ir.ops import OPS
+from tfdsl.report.quantities import short_count
+
+
+def compose(graph: Graph, depth: int) -> Scene:
+    """The drawing of a graph, with blocks open to a depth: 1 for the overview, 2 for the blocks of the model's layers."""
+    composer = _Composer(graph.name, depth)
+    total = composer.weights.count_new(weights_in(graph, ()))
+    place = Place(graph, Plan(graph, (), 1, depth), composer.scene.root, (), 1)
+    for node in graph.inputs:
+        box = composer.scene.add(place.holder, "text", "input", graph.node(node).attributes["name"])
+        place.known[Value(node)] = Known((box.id,))
+    composer.draw(place)
+    for name, value in graph.outputs:
+        box = composer.scene.add(place.holder, "text", "value", name)
+        composer.feed(box, place.known[value], graph.type(value))
+    composer.finish(total)
+    return composer.scene
+
+
+class _Composer:
+    """The scene under construction."""
+
+    def __init__(self, name: str, depth: int):
+        self.scene = Scene(name)
+        self.weights = Weights()
+        self.depth = depth
+        self.names: dict[int, str] = {}
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def draw(self, place: Place) -> None:
+        """Draw the nodes of a region."""
+        for node in place.plan.nodes:
+            if node.op == "input":
+                continue
+            closed = place.plan.closed(node)
+            if node.op == "weight":
+                place.know(node, Known(leaf=Leaf(node, place.graph, self._holder(place, node), place.loops)))
+                if closed is not None:
+                    self.weights.give(self._block(place, node, closed).id, node, place.loops)
+            elif node.op in OF_WEIGHTS:
+                place.know(node, place.read(node.inputs[0]))
+            elif place.plan.is_table(node):
+                place.know(node, Known(leaf=Leaf(node, place.graph, self._holder(place, node), place.loops)))
+            elif closed is not None:
+                self._inside_block(place, node, self._block(place, node, closed))
+            elif node.op == "repeat" and self.depth > 1:
+                self._loop(place, node)
+            elif look_of(node).shape == "folded":
+                self._fold(place, node)
+            else:
+                self._op(place, node)
+
+    def _fold(self, place: Place, node: Node) -> None:
+        """Plumbing: the result comes from where the operand comes from, under a name of its own where it is one of several."""
+        known = place.read(node.inputs[0])
+        for index in range(len(node.types)):
+            name = node.labels[index] if len(node.types) > 1 and node.labels else known.name
+            place.known[Value(node.id, index)] = known._replace(name=name)
+
+    def _op(self, place: Place, node: Node) -> None:
+        look = look_of(node)
+        box = self.scene.add(self._holder(place, node), look.shape, look.kind, look.title)
+        box.details = [detail_of(node)]
+        operands = OPS[node.op].operands
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            known, leaf = place.read(value), place.read(value).leaf
+            number = leaf.number() if leaf else None
+            if leaf is not None and leaf.node.op == "weight" and operands[min(index, len(operands) - 1)].weight:
+                self.weights.give(box.id, leaf.node, leaf.loops)
+                self.names.setdefault(box.id, _layer_name(leaf.node))
+            elif number is not None:
+                _write_number(box, number, index)
+            elif not (leaf is not None and index in look.constants):
+                self.feed(box, known, place.graph.type(value))
+        self._give_bodies(box, place, node)
+        place.know(node, Known((box.id,)))
+
+    def feed(self, box: Box, known: Known, type_: Type) -> None:
+        """Lead a value to a box; a leaf is drawn now."""
+        for source in known.boxes:
+            self.scene.connect(source, box.id, type_, known.name)
+        if known.leaf is not None:
+            self.scene.connect(self._leaf(known.leaf), box.id, type_)
+
+    def _leaf(self, leaf: Leaf) -> int:
+        if leaf.box is None:
+            if leaf.node.op == "weight":
+                box = self.scene.add(leaf.holder, "box", "parameter", leaf.node.attributes["path"].rpartition(".")[2])
+                self.weights.give(box.id, leaf.node, leaf.loops)
+            else:
+                box = self.scene.add(leaf.holder, "text", "table", leaf.title())
+            leaf.box = box.id
+        return leaf.box
+
+    def _give_bodies(self, box: Box, place: Place, node: Node) -> None:
+        for variant, body in enumerate(node.bodies):
+            turns = node.attributes["turns"].count(variant)
+            loop = Loop(node.attributes["path"], str(variant), turns)
+            for weight, loops in weights_in(body, (*place.loops, loop)):
+                self.weights.give(box.id, weight, loops)
+
+    # --- blocks ------------------------------------------------------------------------------------------------------
+
+    def _holder(self, place: Place, node: Node) -> Cluster:
+        """The cluster that a node's box goes into: that of the innermost open block around it."""
+        holder = place.holder
+        for frame in place.plan.opened(node):
+            if frame not in place.opened:
+                place.opened[frame] = Cluster(frame.block, _name_detail(frame))
+                holder.children.append(place.opened[frame])
+            holder = place.opened[frame]
+        return holder
+
+    def _block(self, place: Place, node: Node, frame: Frame) -> Box:
+        if frame not in place.closed:
+            inside = [each for each in place.plan.nodes if frame in each.scope]
+            box = self.scene.add(self._holder(place, node), "box", kind_of_block(inside), frame.block)
+            box.strong = True
+            self.names[box.id] = "".join(_name_detail(frame))
+            place.closed[frame] = box
+        return place.closed[frame]
+
+    def _inside_block(self, place: Place, node: Node, box: Box) -> None:
+        """A node of a closed block: only what comes from outside the block shows."""
+        for value in node.inputs:
+            known = place.read(value) if value is not None else Known()
+            if known.leaf is None and value is not None:
+                self.feed(box, known, place.graph.type(value))
+            elif known.leaf is not None and known.leaf.node.op == "weight":
+                self.weights.give(box.id, known.leaf.node, known.leaf.loops)
+        self._give_bodies(box, place, node)
+        place.know(node, Known((box.id,)))
+
+    # --- loops -------------------------------------------------------------------------------------------------------
+
+    def _loop(self, place: Place, node: Node) -> None:
+        """A loop: a cluster for each run of turns that are alike, one after another."""
+        carried = [place.read(value) for value in node.inputs[: node.attributes["carried"]]]
+        found = runs(node.attributes["turns"])
+        if found is None:
+            carried = self._unlike(place, node, carried)
+        for run in found or ():
+            carried = self._run(place, node, run, carried, single=found is not None and len(found) == 1)
+        for index, known in enumerate(carried):
+            place.known[Value(node.id, index)] = known
+
+    def _run(self, place: Place, node: Node, run: Run, carried: list[Known], single: bool) -> list[Known]:
+        turns = "" if single else f"{run.start}–{run.start + run.turns - 1}"
+        cluster = self._cluster(place, node, turns, run.count)
+        bodies = [(body, count * run.count, f"{run.start}.{step}") for step, (body, count) in enumerate(run.row)]
+        self._total(cluster, place, node, bodies)
+        for (body, count), (_, _, part) in zip(run.row, bodies, strict=True):
+            inner = cluster
+            if count > 1:
+                inner = Cluster(count=count)
+                cluster.children.append(inner)
+            carried = self._body(place, node, body, inner, part, carried)
+        return carried
+
+    def _unlike(self, place: Place, node: Node, carried: list[Known]) -> list[Known]:
+        """Turns without a pattern: the bodies side by side, each with the turns that run it."""
+        turns = node.attributes["turns"]
+        cluster = self._cluster(place, node, "", len(turns))
+        self._total(cluster, place, node, [(v, turns.count(v), str(v)) for v in range(len(node.bodies))])
+        results = []
+        for variant in range(len(node.bodies)):
+            own = [turn for turn, body in enumerate(turns) if body == variant]
+            shown = ", ".join(map(str, own[:6])) + (", …" if len(own) > 6 else "")
+            inner = Cluster(f"turn {shown}" if len(own) == 1 else f"turns {shown}")
+            cluster.children.append(inner)
+            results.append(self._body(place, node, variant, inner, str(variant), carried))
+        return [Known(tuple(dict.fromkeys(box for each in same for box in each.boxes))) for same in zip(*results, strict=True)]
+
+    def _cluster(self, place: Place, node: Node, turns: str, count: int) -> Cluster:
+        name = node.attributes["path"].rpartition(".")[2]
+        cluster = Cluster(f"{name} {turns}".strip(), count=count)
+        self._holder(place, node).children.append(cluster)
+        return cluster
+
+    def _total(self, cluster: Cluster, place: Place, node: Node, bodies: Sequence[tuple[int, int, str]]) -> None:
+        """Write the parameters of all turns on a cluster."""
+        path = node.attributes["path"]
+        found = [
+            each
+            for body, turns, part in bodies
+            for each in weights_in(node.bodies[body], (*place.loops, Loop(path, part, turns)))
+        ]
+        total = self.weights.count_new(found)
+        if total:
+            cluster.details.append(short_count(total))
+
+    def _body(
+        self, place: Place, node: Node, variant: int, cluster: Cluster, part: str, carried: list[Known]
+    ) -> list[Known]:
+        """One body in a cluster, from what is carried in to what is carried out."""
+        body = node.bodies[variant]
+        count = len(carried)
+        captured = [place.read(value) for value in node.inputs[count:]]
+        tables = [
+            Value(inner)
+            for inner, known in zip(body.inputs[count:], captured, strict=True)
+            if known.leaf is not None and known.leaf.node.op != "weight"
+        ]
+        level = place.plan.level(node, place.level)
+        loops = (*place.loops, Loop(node.attributes["path"], part, 1))
+        inside = Place(body, Plan(body, tables, level, self.depth), cluster, loops, level)
+        for inner, known, type_ in zip(body.inputs, carried, node.types, strict=False):
+            fork = self.scene.add(cluster, "point", "value", "")
+            self.feed(fork, known._replace(name=""), type_)
+            inside.known[Value(inner)] = Known((fork.id,))
+        inside.known.update((Value(inner), known) for inner, known in zip(body.inputs[count:], captured, strict=True))
+        self.draw(inside)
+        return [inside.known[value] for _, value in body.outputs]
+
+    # --- words -------------------------------------------------------------------------------------------------------
+
+    def finish(self, total: int) -> None:
+        """Write names and counts of parameters on the boxes."""
+        boxes = {box.id: box for box in self.scene.root.boxes()}
+        for box in boxes.values():
+            count, tied = self.weights.count(box.id), self.weights.tied_to(box.id)
+            name = self.names.get(box.id, "")
+            words = [name if name.lower() != box.title.lower() else "", *box.details, short_count(count) if count else ""]
+            if tied and not count:
+                other = self.names.get(tied[0]) or boxes[tied[0]].title
+                words = [word for word in words if word != other]
+                words.append(f"tied to {other}")
+            box.details = [word for word in words if word]
+        self.scene.ties = [*self.weights.ties]
+        self.scene.root.details = [f"{short_count(total)} parameters"] if total else []
+        self.scene.root.drop_empty()
+
+
+def _name_detail(frame: Frame) -> list[str]:
+    parts = [part for part in frame.path.split(".") if part and part != "*"]
+    return parts[-1:]
+
+
+def _layer_name(weight: Node) -> str:
+    """The name of the layer that a weight belongs to: `c_attn` of `h.*.attn.c_attn.weight`."""
+    parts = [part for part in weight.attributes["path"].split(".") if part != "*"]
+    return parts[-2] if len(parts) > 1 else parts[-1]
+
+
+def _write_number(box: Box, number: str, index: int) -> None:
+    """Write a number that a box reads into the box: `÷ 8` for a division, a detail elsewhere."""
+    if box.shape != "circle":
+        box.details.append(number)
+        return
+    behind = index == 1 or box.title in "+×"
+    box.shape = "box"
+    box.title = f"{box.title} {number}" if behind else f"{number} {box.title}"

@@ -1,0 +1,95 @@
+"""What of a region is drawn: the nodes that its results need, and the blocks that are drawn open, closed or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from tfdsl.backends.graphviz.looks import LOOKS
+from tfdsl.ir.graph import Frame, Graph, Node, Value
+
+OPEN, CLOSED, HOLLOW = Enum("State", ["OPEN", "CLOSED", "HOLLOW"])
+_SHAPE_ONLY = ("positions", "iota", "constant")
+
+
+class Plan:
+    """Which blocks of a region are drawn how, and which of its values are plain tables of numbers.
+
+    `level` counts the blocks that are open around the region, `depth` how many may be; `closed_loops` draws loops as boxes.
+    """
+
+    def __init__(self, graph: Graph, tables: Iterable[Value], level: int, depth: int):
+        self.nodes = _needed(graph)
+        self.tables = set(tables)
+        for node in self.nodes:
+            if _is_table(node, self.tables):
+                self.tables.update(Value(node.id, index) for index in range(len(node.types)))
+        self._depth = depth
+        self._states: dict[Frame, Enum] = {}
+        self._levels: dict[Frame, int] = {}
+        self._decide([(node, node.scope) for node in self.nodes], level)
+
+    def is_table(self, node: Node) -> bool:
+        """Whether a node's results depend on no input and no weight."""
+        return node.op != "weight" and Value(node.id) in self.tables
+
+    def closed(self, node: Node) -> Frame | None:
+        """The outermost block around a node that is drawn as one box."""
+        return next((frame for frame in node.scope if self._states[frame] is CLOSED), None)
+
+    def opened(self, node: Node) -> list[Frame]:
+        """The blocks around a node that are drawn open, outermost first."""
+        found = []
+        for frame in node.scope:
+            if self._states[frame] is CLOSED:
+                break
+            if self._states[frame] is OPEN:
+                found.append(frame)
+        return found
+
+    def level(self, node: Node, level: int) -> int:
+        """How many blocks are open around a node."""
+        return max((self._levels[frame] for frame in self.opened(node)), default=level)
+
+    def _decide(self, found: list[tuple[Node, tuple[Frame, ...]]], level: int) -> None:
+        """Settle the outermost blocks of nodes, given with the scope that is left, and those inside them."""
+        shown = [scope for node, scope in found if self._shows(node)]
+        groups: dict[Frame, list[tuple[Node, tuple[Frame, ...]]]] = {}
+        for node, scope in found:
+            if scope:
+                groups.setdefault(scope[0], []).append((node, scope[1:]))
+        for frame, inside in groups.items():
+            nodes = [node for node, _ in inside]
+            alone = all(scope and scope[0] is frame for scope in shown)
+            free = self._depth > 1 and (alone or any(node.op == "repeat" for node in nodes))
+            if not any(self._shows(node) for node in nodes):
+                self._states[frame] = HOLLOW
+            elif free or level + 1 < self._depth:
+                self._states[frame] = OPEN
+            else:
+                self._states[frame] = CLOSED
+            self._levels[frame] = level if free else level + 1
+            self._decide(inside, self._levels[frame])
+
+    def _shows(self, node: Node) -> bool:
+        """Whether a node is more than plumbing."""
+        folded = node.op in LOOKS and LOOKS[node.op].shape == "folded"
+        return not folded and node.op != "weight" and not self.is_table(node)
+
+
+def _needed(graph: Graph) -> list[Node]:
+    """The nodes that the results of a region need, in order; inputs that nothing reads are among them."""
+    nodes = graph.nodes()
+    needed = {value.node for _, value in graph.outputs} | set(graph.inputs)
+    for node in reversed(nodes):
+        if node.id in needed:
+            needed |= {value.node for value in node.inputs if value is not None}
+    return [node for node in nodes if node.id in needed]
+
+
+def _is_table(node: Node, tables: set[Value]) -> bool:
+    if node.op in _SHAPE_ONLY:
+        return True
+    read = [value for value in node.inputs if value is not None]
+    return node.op not in ("input", "weight", "repeat") and bool(read) and all(value in tables for value in read)
+

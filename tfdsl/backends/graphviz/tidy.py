@@ -1,0 +1,109 @@
+"""The last touches on a scene: forks that do not fork go, parallel edges become one, and some edges get a label."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from tfdsl.backends.graphviz.scene import Box, Cluster, Edge, Scene
+
+
+def tidy(scene: Scene) -> None:
+    """Simplify the edges of a scene, find those that pass layers by, and choose which show their shape."""
+    boxes = {box.id: box for box in scene.root.boxes()}
+    _drop_forks(scene, boxes)
+    _join_parallel(scene, boxes)
+    _mark_skips(scene, boxes)
+    _choose_labels(scene, boxes)
+
+
+def _drop_forks(scene: Scene, boxes: dict[int, Box]) -> None:
+    """Remove points where a line does not fork, and those that lead nowhere."""
+    changed = True
+    while changed:
+        changed = False
+        leaving: dict[int, list[Edge]] = defaultdict(list)
+        for edge in scene.edges:
+            leaving[edge.source].append(edge)
+        for box in [box for box in boxes.values() if box.shape == "point"]:
+            after = leaving[box.id]
+            if len({edge.target for edge in after}) > 1:
+                continue
+            before = [edge for edge in scene.edges if edge.target == box.id]
+            spliced = [Edge(b.source, a.target, a.type, a.names) for b in before for a in after]
+            kept = [edge for edge in scene.edges if edge.target != box.id and edge.source != box.id]
+            scene.edges = [*kept, *spliced]
+            del boxes[box.id]
+            _remove(scene.root, box)
+            changed = True
+            break
+    scene.edges.sort(key=lambda edge: (edge.target, edge.source))
+
+
+def _remove(cluster: Cluster, box: Box) -> None:
+    for child in cluster.children:
+        if isinstance(child, Cluster):
+            _remove(child, box)
+    cluster.children = [child for child in cluster.children if child is not box]
+
+
+def _join_parallel(scene: Scene, boxes: dict[int, Box]) -> None:
+    """Make one edge of several between two boxes, except where each is an operand of its own (`x + x`)."""
+    joined: list[Edge] = []
+    known: dict[tuple[int, int], Edge] = {}
+    for edge in scene.edges:
+        first = known.get((edge.source, edge.target))
+        if first is None or boxes[edge.target].shape == "circle":
+            joined.append(edge)
+            known[edge.source, edge.target] = edge
+        else:
+            first.names += [name for name in edge.names if name not in first.names]
+    scene.edges = joined
+
+
+def _mark_skips(scene: Scene, boxes: dict[int, Box]) -> None:
+    """Find residual paths: edges to a circle from a box that also reaches it the long way round."""
+    targets: dict[int, list[int]] = defaultdict(list)
+    for edge in scene.edges:
+        targets[edge.source].append(edge.target)
+    for edge in scene.edges:
+        if boxes[edge.target].shape == "circle" and len(targets[edge.source]) > 1:
+            edge.skip = _reaches([t for t in targets[edge.source] if t != edge.target], edge.target, targets)
+
+
+def _reaches(starts: list[int], goal: int, targets: dict[int, list[int]]) -> bool:
+    # Boxes are numbered in the order of the graph, so that nothing beyond the goal can lead back to it.
+    waiting, seen = list(starts), set(starts)
+    while waiting:
+        box = waiting.pop()
+        if box == goal:
+            return True
+        for after in targets[box]:
+            if after not in seen and after <= goal:
+                seen.add(after)
+                waiting.append(after)
+    return False
+
+
+def _choose_labels(scene: Scene, boxes: dict[int, Box]) -> None:
+    """Label an edge where its shape is news: it differs from what its source reads, or it enters a cluster."""
+    inside: dict[int, Cluster] = {}
+    _locate(scene.root, inside)
+    shapes: dict[int, set[object]] = defaultdict(set)
+    for edge in scene.edges:
+        shapes[edge.target].add(edge.type.dims)
+    entered: Counter[tuple[int, int]] = Counter()
+    for edge in scene.edges:
+        source, target = boxes[edge.source], boxes[edge.target]
+        enters = (edge.source, id(inside[edge.target]))
+        new = inside[edge.source] is not inside[edge.target] and target.shape == "point" and not entered[enters]
+        entered[enters] += 1
+        if source.shape == "text" or target.shape == "text" or edge.type.dims not in shapes[edge.source] or new:
+            edge.labelled = not edge.skip and source.shape != "point"
+
+
+def _locate(cluster: Cluster, inside: dict[int, Cluster]) -> None:
+    for child in cluster.children:
+        if isinstance(child, Cluster):
+            _locate(child, inside)
+        else:
+            inside[child.id] = cluster

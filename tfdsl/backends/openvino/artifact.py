@@ -1,0 +1,147 @@
+"""Building an OpenVINO model from a graph and its weights, and writing it as IR."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union
+
+import numpy.typing as npt
+import openvino
+from openvino import opset16
+
+from tfdsl.backends.flatten import bits_by_path, check_sizes, fix_sizes
+from tfdsl.backends.openvino.attention import never_empty
+from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
+from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED
+from tfdsl.files import atomic_file
+from tfdsl.ir.dims import Size
+from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.ops import OPS
+from tfdsl.language.diagnostics import one
+from tfdsl.passes.clean import clean
+from tfdsl.passes.lower_masks import lower_masks
+from tfdsl.passes.unroll import unroll
+from tfdsl.weights import materialise
+
+Array = npt.NDArray[Any]
+Range = tuple[int, int]
+Dims = Mapping[str, Union[int, Range]]
+
+
+def build(
+    graph: Graph, weights: Mapping[str, Array], path: str | os.PathLike[str], *, dims: Dims | None = None
+) -> None:
+    """Write the model of a graph to `path` (an `.xml` file) and its weights to the `.bin` file beside it.
+
+    `dims` fixes named sizes (`{"batch": 1}`) or gives their least and most (`{"seq": (1, 512)}`); the others stay
+    dynamic. Raises `SpecError`.
+    """
+    target = Path(path)
+    if target.suffix != ".xml":
+        raise one("T702", f"OpenVINO reads a model from an `.xml` file, and `{target}` is not called so")
+    model = make(graph, weights, dims)
+    # The weights are in place before the file that reads them.
+    with atomic_file(target) as xml, atomic_file(target.with_suffix(".bin")) as data:
+        serialise = openvino.passes.Manager()
+        serialise.register_pass("Serialize", str(xml), str(data))
+        serialise.run_passes(model)
+
+
+def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -> openvino.Model:
+    """The model of a graph in memory; its constants lie in the memory of `weights` where they can. Raises `SpecError`."""
+    _check_ends(graph)
+    fixed = {name: size for name, size in (dims or {}).items() if isinstance(size, int)}
+    ranges = {name: size for name, size in (dims or {}).items() if not isinstance(size, int)}
+    check_sizes(graph, ranges)
+    flat = fix_sizes(unroll(graph), fixed)
+    flat.penalties = []
+    seeing = never_empty(flat)
+    flat = clean(lower_masks(flat))
+    bits = bits_by_path(flat)
+    flat, stored = materialise(flat, weights)
+    builder = Builder(flat, stored, bits)
+    builder.never_empty = seeing
+    _add_parameters(builder, ranges)
+    return _model(builder, lower(builder))
+
+
+def lower(b: Builder) -> dict[Value, Tensor]:
+    """Lower every node that an output needs."""
+    found: dict[Value, Tensor] = {}
+    needed = _needed(b.graph)
+    for node in b.graph.nodes():
+        if node.id not in needed:
+            continue
+        lowering = LOWERINGS.get(node.op)
+        if lowering is None:
+            raise _refusal(node)
+        b.node = node
+        with b.within(scope_of(node)):
+            operands = [None if value is None else found[value] for value in node.inputs]
+            results = lowering(b, OPS[node.op].fill(node.attributes), *operands)
+        for index, result in enumerate(results if isinstance(results, tuple) else (results,)):
+            output = result.output if isinstance(result, Tensor) else result
+            found[Value(node.id, index)] = Tensor(output, node.types[index])
+    return found
+
+
+def _check_ends(graph: Graph) -> None:
+    """Refuse an output that is called like an input: in OpenVINO a name is one tensor."""
+    inputs = {graph.node(place).attributes["name"] for place in graph.inputs}
+    for name, value in graph.outputs:
+        if name in inputs:
+            message = f"the output `{name}` is called like an input, and OpenVINO cannot tell them apart"
+            raise one("T709", message, graph.node(value).span, help="give the output another name in the signature")
+
+
+def _needed(graph: Graph) -> set[int]:
+    found: set[int] = set()
+    waiting = [value.node for _, value in graph.outputs]
+    while waiting:
+        place = waiting.pop()
+        if place not in found:
+            found.add(place)
+            waiting += [value.node for value in graph.node(place).inputs if value is not None]
+    return found
+
+
+def _refusal(node: Node) -> Exception:
+    reason = REFUSED.get(node.op, "it has no lowering")
+    return one("T703", f"OpenVINO cannot hold `{node.op}` at `{scope_of(node) or 'the top'}`: {reason}", node.span)
+
+
+def _add_parameters(b: Builder, ranges: Mapping[str, Range]) -> None:
+    for node in map(b.graph.node, b.graph.inputs):
+        name = node.attributes["name"]
+        shape = openvino.PartialShape([_dimension(dim, ranges) for dim in node.type.dims])
+        parameter = opset16.parameter(shape, ELEMENTS[node.type.dtype])
+        # Runtimes look inputs up by either name, so the two are one.
+        parameter.set_friendly_name(name)
+        parameter.output(0).get_tensor().set_names({name})
+        b.parameters[name] = parameter
+
+
+def _dimension(dim: Size, ranges: Mapping[str, Range]) -> openvino.Dimension:
+    if isinstance(dim, int):
+        return openvino.Dimension(dim)
+    return openvino.Dimension(*ranges.get(dim.name or "", (-1,)))
+
+
+def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
+    results = []
+    taken: set[tuple[str, int]] = set()
+    for name, value in b.graph.outputs:
+        output = found[value].output
+        # A tensor has one name: what is an input, a weight or another output already is passed on.
+        if identity(output) in taken or output.get_node().get_type_name() in ("Parameter", "Constant"):
+            copied = opset16.identity(output)
+            copied.set_friendly_name(f"{name}/Identity")
+            output = copied.output(0)
+        taken.add(identity(output))
+        output.get_tensor().set_names({name})
+        result = opset16.result(output)
+        result.set_friendly_name(name)
+        results.append(result)
+    return openvino.Model(results, list(b.parameters.values()), b.graph.name or "model")

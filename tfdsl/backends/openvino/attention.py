@@ -1,0 +1,180 @@
+"""Attention as the operator `ScaledDotProductAttention`, and rotary positions in the form that the CPU plugin fuses."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import openvino
+
+from tfdsl.backends.openvino import sizes
+from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
+from tfdsl.ir import masks
+from tfdsl.ir.dims import Size
+from tfdsl.ir.graph import Graph
+from tfdsl.ir.op import Attributes
+from tfdsl.ir.ops import broadcast
+
+# What is added to the score of a key that may not be seen. The lowest number and not -inf: a kernel that goes through
+# the keys in blocks would make NaN of a block that is hidden whole.
+_HIDDEN = float(np.finfo(np.float32).min)
+
+
+class Mask(NamedTuple):
+    """Booleans, or numbers to add to scores, that broadcast to scores [batch, heads, queries, keys]."""
+
+    value: Operand
+    dims: tuple[Size, ...]  # always four
+
+
+def attend(
+    b: Builder,
+    a: Attributes,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    allowed: Tensor | None,
+    sinks: Tensor | None,
+    *rest: Tensor,
+) -> openvino.Output:
+    """A causal mask is spelled out: it is then made once for all layers, and right for any two lengths."""
+    assert a.mask in (None, masks.CAUSAL) and not rest, "other masks are lowered before"
+    visible = _like_scores(b, allowed)
+    if a.mask == masks.CAUSAL:
+        visible = _and_causal(b, visible, q.dims[2], k.dims[2])
+    added = _added(b, _like_scores(b, bias), visible)
+    scale = _scale(b, a, q)
+    keys, values = _repeated(b, k, q.dims[1]), _repeated(b, v, q.dims[1])
+    if a.softcap is None and sinks is None:
+        mask = b.scalar(0, "float") if added is None else added.value
+        result = b.emit("scaled_dot_product_attention", q, keys, values, mask, scale)
+    else:
+        # The operator has no softcap, and from Python no sinks.
+        scores = b.emit("multiply", b.emit("matmul", q, keys, transpose_a=False, transpose_b=True), scale)
+        chances = _chances(b, a, scores, added, sinks, (*q.dims[:3], k.dims[2]))
+        result = b.emit("matmul", chances, values, transpose_a=False, transpose_b=False)
+    assert b.node is not None
+    if visible is None or allowed is None or sinks is not None or b.node.id in b.never_empty:
+        return result
+    sees = b.emit("reduce_logical_or", visible.value, b.ints(-1), keep_dims=True)
+    return b.emit("select", sees, result, b.scalar(0, "float"))
+
+
+def never_empty(graph: Graph) -> set[int]:
+    """The `attend` nodes in which every query sees some key whatever the inputs; asked before masks are lowered."""
+    found = set()
+    for node in graph.nodes():
+        if node.op == "attend" and node.inputs[4] is None:
+            queries, keys = (graph.type(value).dims[2] for value in node.inputs[:2] if value is not None)
+            mask = node.attributes.get("mask") or masks.FULL
+            if queries == keys and not masks.may_hide_all(mask):
+                found.add(node.id)
+    return found
+
+
+def _like_scores(b: Builder, x: Tensor | None) -> Mask | None:
+    """A mask or a bias with all four axes."""
+    if x is None:
+        return None
+    dims = ((1,) * (4 - x.rank)) + x.dims
+    return Mask(sizes.reshape(b, x, x.dims, dims), dims)
+
+
+def _and_causal(b: Builder, visible: Mask | None, queries: Size, keys: Size) -> Mask:
+    rows = b.emit("unsqueeze", sizes.count(b, queries), b.ints(1))
+    columns = b.emit("unsqueeze", sizes.count(b, keys), b.ints(0, 1, 2))
+    causal = Mask(b.emit("less_equal", columns, rows), (1, 1, queries, keys))
+    if visible is None:
+        return causal
+    return Mask(b.emit("logical_and", visible.value, causal.value), broadcast(visible.dims, causal.dims))
+
+
+def _added(b: Builder, bias: Mask | None, visible: Mask | None) -> Mask | None:
+    """What is added to the scores."""
+    if visible is None:
+        return bias
+    seen = b.scalar(0, "float") if bias is None else bias.value
+    dims = visible.dims if bias is None else broadcast(bias.dims, visible.dims)
+    return Mask(b.emit("select", visible.value, seen, b.scalar(_HIDDEN, "float")), dims)
+
+
+def _scale(b: Builder, a: Attributes, q: Tensor) -> openvino.Output:
+    features = q.dims[3]
+    if a.scale is not None:
+        return b.scalar(a.scale, "float")
+    if isinstance(features, int):
+        return b.scalar(1 / math.sqrt(features), "float")
+    root = b.emit("sqrt", b.emit("convert", sizes.scalar(b, features), destination_type="f32"))
+    return b.emit("divide", b.scalar(1, "float"), root)
+
+
+def _repeated(b: Builder, x: Tensor, heads: Size) -> Operand:
+    """Keys or values [b, g, t, d] with each head as often as queries share it: the form that fusions know."""
+    batch, groups, length, features = x.dims
+    if groups == heads:
+        return x
+    assert isinstance(groups, int) and isinstance(heads, int)
+    apart = b.emit("unsqueeze", x, b.ints(2))
+    wide = b.emit("broadcast", apart, b.ints(1, 1, heads // groups, 1, 1), broadcast_spec="BIDIRECTIONAL")
+    old = (batch, groups, heads // groups, length, features)
+    return sizes.reshape(b, wide, old, (batch, heads, length, features))
+
+
+def _chances(
+    b: Builder, a: Attributes, scores: Operand, added: Mask | None, sinks: Tensor | None, dims: tuple[Size, ...]
+) -> Operand:
+    """Softmax of scores [b, h, s, t]; the sink of a head takes part as one more key, and is cut off."""
+    if a.softcap is not None:
+        cap = b.scalar(a.softcap, "float")
+        scores = b.emit("multiply", b.emit("tanh", b.emit("divide", scores, cap)), cap)
+    if added is not None:
+        scores = b.emit("add", scores, added.value)
+    if sinks is None:
+        return b.emit("softmax", scores, axis=-1)
+    batch, heads, queries, keys = dims
+    column = sizes.reshape(b, sinks, sinks.dims, (1, heads, 1, 1))
+    column = sizes.expand(b, column, (1, heads, 1, 1), (batch, heads, queries, 1))
+    chances = b.emit("softmax", b.emit("concat", scores, column, axis=-1), axis=-1)
+    return b.emit("slice", chances, b.ints(0), sizes.size(b, keys), b.ints(1), b.ints(-1))
+
+
+def rotate(b: Builder, a: Attributes, x: Tensor, cos: Tensor, sin: Tensor) -> Operand:
+    """The rotated features come first; those beyond them pass through."""
+    features, half = x.dims[-1], cos.dims[-1]
+    turn = _turn_neighbours if a.interleaved else _turn_halves
+    if 2 * half == features:
+        return turn(b, x, x.dims, *(_between(b, x, each) for each in (cos, sin)))
+    last = x.rank - 1
+    lengths = sizes.shape(b, (2 * half, features - 2 * half))
+    first, rest = b.emit_all("variadic_split", x, b.scalar(last, "int"), lengths)
+    turned = turn(b, first, (*x.dims[:-1], 2 * half), *(_between(b, x, each) for each in (cos, sin)))
+    return b.emit("concat", turned, rest, axis=last)
+
+
+def _between(b: Builder, x: Tensor, angles: Tensor) -> Mask:
+    """Cosines or sines [[batch,] positions, half] with the axes that `x` has between batch and positions."""
+    dims = angles.dims[-2:]
+    if angles.rank == 3 and x.rank > 2:
+        dims = (angles.dims[0], *(1,) * (x.rank - 3), *dims)
+    return Mask(sizes.reshape(b, angles, angles.dims, dims), dims)
+
+
+def _turn_halves(b: Builder, x: Operand, dims: tuple[Size, ...], cos: Mask, sin: Mask) -> Operand:
+    """x * cos + (-second half, first half) * sin: the one spelling that becomes a single kernel."""
+    last, half = len(dims) - 1, cos.dims[-1]
+    first, second = b.emit_all("variadic_split", x, b.scalar(last, "int"), sizes.shape(b, (half, half)))
+    crossed = b.emit("concat", b.emit("multiply", second, b.scalar(-1, "float")), first, axis=last)
+    cos_twice, sin_twice = (b.emit("concat", each.value, each.value, axis=len(each.dims) - 1) for each in (cos, sin))
+    return b.emit("add", b.emit("multiply", x, cos_twice), b.emit("multiply", crossed, sin_twice))
+
+
+def _turn_neighbours(b: Builder, x: Operand, dims: tuple[Size, ...], cos: Mask, sin: Mask) -> Operand:
+    pairs = (*dims[:-1], cos.dims[-1], 2)
+    apart = sizes.reshape(b, x, dims, pairs)
+    first, second = b.emit_all("split", apart, b.scalar(len(dims), "int"), num_splits=2)
+    cosine, sine = (b.emit("unsqueeze", each.value, b.ints(-1)) for each in (cos, sin))
+    left = b.emit("subtract", b.emit("multiply", first, cosine), b.emit("multiply", second, sine))
+    right = b.emit("add", b.emit("multiply", second, cosine), b.emit("multiply", first, sine))
+    return sizes.reshape(b, b.emit("concat", left, right, axis=len(dims)), pairs, dims)

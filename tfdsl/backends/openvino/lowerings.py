@@ -1,0 +1,278 @@
+"""The table of lowerings: for each op, a short function that adds operators of `openvino.opset16`.
+
+A lowering is given the builder, the op's attributes with their defaults, and the operands (None for those that are
+absent), and gives the output that holds the result, or those of all results in a tuple.
+
+The CPU plugin holds whole numbers in 32 bits and compares them as float32: numbers beyond 2 ** 24 in size are not told
+apart. Arithmetic on them is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import openvino
+
+from tfdsl.backends.openvino import attention, sizes
+from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
+from tfdsl.backends.openvino.shapes import SHAPE_LOWERINGS
+from tfdsl.ir.dims import Dim
+from tfdsl.ir.graph import Value
+from tfdsl.ir.op import Attributes
+from tfdsl.ir.ops import pair
+from tfdsl.ir.rearrange import letters
+
+Lowering = Callable[..., Any]
+
+_CONVERTED = {"float": "f32", "int": "i64"}
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def _input(b: Builder, a: Attributes) -> openvino.Output:
+    return b.parameters[a.name].output(0)
+
+
+def _weight(b: Builder, a: Attributes) -> openvino.Output:
+    assert b.node is not None
+    return b.weight(a.path, b.node.type, _stored(b, b.node.type.dims))
+
+
+def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
+    """How a weight lies in the file: as it is, but quantised groups [rows, groups, group] and their scales [rows, groups, 1]."""
+    assert b.node is not None
+    for user, place in b.graph.users(Value(b.node.id)):
+        if user.op == "dequantize":
+            rows, *groups = b.graph.type(user.inputs[1]).dims  # type: ignore[arg-type]
+            if any(each != 1 for each in groups):
+                return (rows, groups[0], dims[1] // groups[0] if place == 0 else 1)  # type: ignore[return-value]
+    return dims
+
+
+def _dequantize(b: Builder, a: Attributes, q: Tensor, scale: Tensor) -> Operand:
+    # A product that has these three before it keeps its weights as whole numbers.
+    floats = b.emit("multiply", b.emit("convert", q, destination_type="f32"), scale)
+    return floats if all(dim == 1 for dim in scale.dims[1:]) else b.emit("reshape", floats, b.ints(*q.dims), special_zero=False)  # type: ignore[arg-type]
+
+
+def _linear(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:
+    return _plus(b, b.emit("matmul", x, weight, transpose_a=False, transpose_b=True), bias)
+
+
+def _embedding(b: Builder, a: Attributes, ids: Tensor, weight: Tensor) -> openvino.Output:
+    return b.emit("gather", weight, ids, b.scalar(0, "int"))
+
+
+def _layer_norm(b: Builder, a: Attributes, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Operand:
+    normal = b.emit("mvn", x, b.ints(-1), normalize_variance=True, eps=float(a.eps), eps_mode="inside_sqrt")
+    return _plus(b, _times(b, normal, weight), bias)
+
+
+def _rms_norm(b: Builder, a: Attributes, x: Tensor, weight: Tensor | None) -> Operand:
+    mean = b.emit("reduce_mean", b.emit("power", x, b.scalar(2, "float")), b.ints(-1), keep_dims=True)
+    root = b.emit("sqrt", b.emit("add", mean, b.scalar(a.eps, "float")))
+    return _times(b, b.emit("multiply", x, b.emit("divide", b.scalar(1, "float"), root)), weight)
+
+
+def _group_norm(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor) -> openvino.Output:
+    return b.emit("group_normalization", x, weight, bias, num_groups=a.groups, epsilon=float(a.eps))
+
+
+def _conv1d(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:
+    before, after = pair(a.padding)
+    return _convolution(b, a, x, weight, bias, strides=(a.stride,), pads=((before,), (after,)), dilations=(a.dilation,))
+
+
+def _conv2d(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:
+    padding = pair(a.padding)
+    return _convolution(b, a, x, weight, bias, strides=pair(a.stride), pads=(padding, padding), dilations=(1, 1))
+
+
+def _convolution(
+    b: Builder,
+    a: Attributes,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    strides: tuple[int, ...],
+    pads: tuple[tuple[int, ...], tuple[int, ...]],
+    dilations: tuple[int, ...],
+) -> Operand:
+    settings = {"strides": strides, "pads_begin": pads[0], "pads_end": pads[1], "dilations": dilations}
+    if a.groups == 1:
+        result = b.emit("convolution", x, weight, **settings)
+    else:
+        out, *rest = weight.dims
+        grouped = sizes.reshape(b, weight, weight.dims, (a.groups, out // a.groups, *rest))  # type: ignore[operator]
+        result = b.emit("group_convolution", x, grouped, **settings)
+    if bias is None:
+        return result
+    return b.emit("add", result, sizes.reshape(b, bias, bias.dims, (1, *bias.dims, *(1,) * len(strides))))
+
+
+def _times(b: Builder, x: Operand, factor: Tensor | None) -> Operand:
+    return x if factor is None else b.emit("multiply", x, factor)
+
+
+def _plus(b: Builder, x: Operand, bias: Tensor | None) -> Operand:
+    return x if bias is None else b.emit("add", x, bias)
+
+
+# --- products --------------------------------------------------------------------------------------------------------
+
+
+def _matmul(b: Builder, a: Attributes, left: Tensor, right: Tensor) -> openvino.Output:
+    return b.emit("matmul", left, right, transpose_a=False, transpose_b=False)
+
+
+def _einsum(b: Builder, a: Attributes, *x: Tensor) -> openvino.Output:
+    return b.emit("einsum", *x, equation=letters(a.pattern))
+
+
+# --- elementwise -----------------------------------------------------------------------------------------------------
+
+
+def _plain(operator: str, **settings: Any) -> Lowering:
+    """An op that is one operator over the same operands."""
+    return lambda b, a, *x: b.emit(operator, *x, **settings)
+
+
+def _itself(b: Builder, a: Attributes, x: Tensor) -> Tensor:
+    """An op of training only."""
+    return x
+
+
+def _gelu(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    return b.emit("gelu", x, approximation_mode="tanh" if a.approximate else "erf")
+
+
+def _floordiv(b: Builder, a: Attributes, left: Tensor, right: Tensor) -> openvino.Output:
+    return sizes.floor_division(b, left, right)
+
+
+def _mod(b: Builder, a: Attributes, left: Tensor, right: Tensor) -> openvino.Output:
+    return sizes.remainder(b, left, right)
+
+
+def _cast(b: Builder, a: Attributes, x: Tensor) -> Operand:
+    if x.type.dtype == a.to:
+        return x
+    if a.to == "bool":
+        return b.emit("not_equal", x, b.scalar(0, x.type.dtype))
+    return b.emit("convert", x, destination_type=_CONVERTED[a.to])
+
+
+def _constant(b: Builder, a: Attributes) -> Operand:
+    if not isinstance(a.value, Dim):
+        return b.scalar(a.value, a.dtype)
+    size = sizes.scalar(b, a.value)
+    return size if a.dtype == "int" else b.emit("convert", size, destination_type=_CONVERTED[a.dtype])
+
+
+# --- reductions ------------------------------------------------------------------------------------------------------
+
+
+def _along(operator: str) -> Lowering:
+    """An op along an axis that is one operator with an attribute for it."""
+    return lambda b, a, x: b.emit(operator, x, axis=a.axis)
+
+
+def _reduce(operator: str) -> Lowering:
+    return lambda b, a, x: b.emit(operator, x, b.ints(a.axis), keep_dims=a.keep)
+
+
+def _argmax(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    _, index = _largest(b, x, 1, a.axis)
+    return b.emit("squeeze", index, b.ints(a.axis))
+
+
+def _top_k(b: Builder, a: Attributes, x: Tensor) -> tuple[openvino.Output, ...]:
+    return _largest(b, x, a.k, a.axis)
+
+
+def _largest(b: Builder, x: Tensor, number: int, axis: int) -> tuple[openvino.Output, ...]:
+    settings = {"mode": "max", "sort": "value", "index_element_type": "i64", "stable": True}
+    return b.emit_all("topk", x, b.scalar(number, "int"), axis=axis, **settings)
+
+
+def _cumsum(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    return b.emit("cum_sum", x, b.scalar(a.axis, "int"))
+
+
+LOWERINGS: dict[str, Lowering] = {
+    # parameters
+    "input": _input,
+    "weight": _weight,
+    "dequantize": _dequantize,
+    "linear": _linear,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "conv1d": _conv1d,
+    "conv2d": _conv2d,
+    # products
+    "matmul": _matmul,
+    "einsum": _einsum,
+    # attention
+    "attend": attention.attend,
+    "rotate": attention.rotate,
+    # elementwise
+    "exp": _plain("exp"),
+    "log": _plain("log"),
+    "sqrt": _plain("sqrt"),
+    "sin": _plain("sin"),
+    "cos": _plain("cos"),
+    "tanh": _plain("tanh"),
+    "sigmoid": _plain("sigmoid"),
+    "relu": _plain("relu"),
+    "silu": _plain("swish"),
+    "softplus": _plain("softplus"),
+    "erf": _plain("erf"),
+    "gelu": _gelu,
+    "neg": _plain("negative"),
+    "abs": _plain("abs"),
+    "floor": _plain("floor"),
+    "add": _plain("add"),
+    "sub": _plain("subtract"),
+    "mul": _plain("multiply"),
+    "div": _plain("divide"),
+    "pow": _plain("power"),
+    "maximum": _plain("maximum"),
+    "minimum": _plain("minimum"),
+    "floordiv": _floordiv,
+    "mod": _mod,
+    "eq": _plain("equal"),
+    "ne": _plain("not_equal"),
+    "lt": _plain("less"),
+    "le": _plain("less_equal"),
+    "gt": _plain("greater"),
+    "ge": _plain("greater_equal"),
+    "both": _plain("logical_and"),
+    "either": _plain("logical_or"),
+    "negate": _plain("logical_not"),
+    "where": _plain("select"),
+    "cast": _cast,
+    "constant": _constant,
+    "dropout": _itself,
+    "drop_path": _itself,
+    # reductions
+    "softmax": _along("softmax"),
+    "log_softmax": _along("log_softmax"),
+    "sum": _reduce("reduce_sum"),
+    "mean": _reduce("reduce_mean"),
+    "max": _reduce("reduce_max"),
+    "min": _reduce("reduce_min"),
+    "argmax": _argmax,
+    "cumsum": _cumsum,
+    "top_k": _top_k,
+    # shape: in shapes.py
+    **SHAPE_LOWERINGS,
+}
+REFUSED: dict[str, str] = {
+    "repeat": "unrolled before",
+    "prune": "computed when the model is built",
+    "quantize": "computed when the model is built",
+}

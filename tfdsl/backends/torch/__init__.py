@@ -1,0 +1,97 @@
+"""PyTorch: readable stand-alone source, and modules made from that very source."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import types
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfdsl.backends.torch.emit import emit
+from tfdsl.backends.torch.names import class_name
+from tfdsl.ir.graph import Graph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["build", "emit", "make", "session"]
+
+
+def make(graph: Graph, weights: Mapping[str, Any] | None = None) -> torch.nn.Module:
+    """A module from the emitted source, with the given weights (by path) or with its own initial ones."""
+    import torch
+
+    source = emit(graph)
+    module = _import(graph.name, source)
+    model: torch.nn.Module = getattr(module, class_name(graph.name))()
+    if weights is not None:
+        state = {path: torch.from_numpy(_own(array)) for path, array in weights.items()}
+        model.load_state_dict(state, strict=True, assign=False)
+    return model
+
+
+def _own(array: Any) -> Any:
+    """An array that torch may keep: contiguous and writable."""
+    import numpy
+
+    return numpy.require(array, requirements=["C", "W"])
+
+
+_MADE = 0
+
+
+def _import(name: str, source: str) -> types.ModuleType:
+    """Run emitted source as a module, with its lines known to tracebacks and to `inspect`."""
+    import sys
+
+    global _MADE
+    _MADE += 1
+    module = types.ModuleType(f"tfdsl_model_{_MADE}")
+    filename = f"<{name}.py, emitted by tfdsl, {_MADE}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    module.__file__ = filename
+    sys.modules[module.__name__] = module
+    exec(compile(source, filename, "exec"), module.__dict__)
+    return module
+
+
+def build(graph: Graph, weights: Mapping[str, Any] | None, directory: str | os.PathLike[str]) -> list[str]:
+    """Write `model.py` and, with weights, `model.safetensors`; the names written."""
+    from pathlib import Path
+
+    from tfdsl.files import atomic_directory
+    from tfdsl.weights import materialise, write
+
+    if weights is not None:
+        graph, weights = materialise(graph, weights)
+    with atomic_directory(directory) as folder:
+        Path(folder, "model.py").write_text(emit(graph), encoding="utf-8")
+        if weights is not None:
+            write(Path(folder, "model.safetensors"), weights)
+    return ["model.py"] + (["model.safetensors"] if weights is not None else [])
+
+
+def session(graph: Graph, weights: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    """The model as a function of arrays, in float32 and without dropout."""
+    import torch
+
+    from tfdsl.weights import materialise
+
+    graph, stored = materialise(graph, weights)
+    model = make(graph, stored).eval()
+    names = [name for name, _ in graph.outputs]
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        order = [graph.node(node).attributes["name"] for node in graph.inputs]
+        tensors = []
+        for name in order:
+            tensor = torch.from_numpy(_own(inputs[name]))
+            tensors.append(tensor.float() if tensor.is_floating_point() else tensor)
+        with torch.no_grad():
+            results = model(*tensors)
+        results = results if isinstance(results, tuple) else (results,)
+        return {name: result.detach().numpy() for name, result in zip(names, results, strict=True)}
+
+    return run

@@ -1,0 +1,665 @@
+"""The emitted program: which classes and functions there are, how each is made, how they reach each other."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tfdsl.backends.torch import layers, structure
+from tfdsl.backends.torch.forward import Forward, Scope
+from tfdsl.backends.torch.helpers import HELPERS
+from tfdsl.backends.torch.layers import Layer
+from tfdsl.backends.torch.names import NotPlain, class_name, identifier, number, same, spell
+from tfdsl.backends.torch.structure import Unit
+from tfdsl.ir.dims import Dim, Size
+from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.ops import OPS
+from tfdsl.language import syntax
+from tfdsl.language.diagnostics import one
+
+MODULE_NAMES = frozenset(dir(torch.nn.Module())) | {"penalties"}
+PLAIN = (syntax.Number, syntax.Literal, syntax.Unary)
+
+
+@dataclass(eq=False)
+class Method:
+    """A written `forward` of a class; `extras` is what callers hand in besides the inputs."""
+
+    method: str
+    lines: list[str]
+    parameters: list[str]
+    extras: dict[tuple[str, str], str]
+    docstring: str
+
+
+@dataclass(eq=False)
+class Function:
+    name: str
+    text: str
+    extras: dict[tuple[str, str], str]
+    settings: list[str]
+    uses_training: bool
+
+
+@dataclass(eq=False)
+class Class:
+    """A written class: `body` is its text below the `class` line, `settings` the names its constructor takes."""
+
+    name: str
+    body: str
+    settings: list[str]
+
+
+@dataclass(eq=False)
+class Draft:
+    """A class being written for the weights below one path."""
+
+    path: str
+    scope: Scope
+    methods: list[Method] = field(default_factory=list)
+    of_unit: dict[int, Method] = field(default_factory=dict)
+
+
+class Program:
+    """Everything that one emitted file holds."""
+
+    def __init__(self, graph: Graph):
+        graph = structure.separate_turns(graph)
+        self.graph = graph
+        self.layers: dict[str, Layer] = layers.collect(graph)
+        self.helpers: dict[str, None] = {}
+        self.root = structure.build(graph)
+        self.classes: list[Class] = []
+        self.functions: list[Function] = []
+        self._regions: dict[int, Unit] = {id(graph): self.root}
+        self._loops: dict[str, tuple[Graph, Node]] = {}
+        self._units: dict[str, list[Unit]] = {}
+        self._drafts: dict[str, Draft] = {}
+        self._made: dict[str, Class] = {}
+        self._functions: dict[int, Function] = {}
+        self._derived: dict[int, set[Value]] = {}
+        self._overridden: set[tuple[str, str]] = set()
+        self.reserved: set[str] = set(HELPERS)
+        self._gather(self.root)
+        self.reserved |= {identifier(unit.frame.block) for units in self._units.values() for unit in units}
+        self._derive(graph, set())
+
+    # --- looking around --------------------------------------------------------------------------------------------
+
+    def _gather(self, unit: Unit) -> None:
+        """Enter a unit and all inside it by path, loops' bodies included."""
+        self._units.setdefault(unit.path, []).append(unit)
+        frame = unit.frame
+        self._overridden |= {(frame.block, name) for name in frame.declared if name not in frame.defaults}
+        for item in unit.items:
+            if isinstance(item, Unit):
+                self._gather(item)
+            elif item.bodies:
+                self._loops.setdefault(item.attributes["path"], (unit.graph, item))
+                for body in item.bodies:
+                    self._regions[id(body)] = structure.build(body, f"{item.attributes['path']}.*")
+                    self._gather(self._regions[id(body)])
+
+    def region_unit(self, graph: Graph) -> Unit:
+        return self._regions[id(graph)]
+
+    def has_weights(self, unit: Unit) -> bool:
+        """Whether weights live below the unit's path."""
+        prefix = f"{unit.path}." if unit.path else ""
+        return any(
+            path == unit.path or path.startswith(prefix) for path in self.layers
+        ) and any(self._mentions(unit, prefix))
+
+    def _mentions(self, unit: Unit, prefix: str) -> Any:
+        for graph in self._graphs(unit):
+            for node in graph:
+                yield node.attributes["path"].startswith(prefix)
+
+    def _graphs(self, unit: Unit) -> Any:
+        """The weight nodes that a unit reads, region by region."""
+        yield [
+            unit.graph.node(value)
+            for node in unit.nodes()
+            for value in node.inputs
+            if value is not None and unit.graph.node(value).op == "weight"
+        ]
+        for node in unit.nodes():
+            for body in node.bodies:
+                for region in body.regions():
+                    yield [each for each in region.nodes() if each.op == "weight"]
+
+    def owns_weights(self, unit: Unit) -> bool:
+        return self.has_weights(unit)
+
+    def _derive(self, graph: Graph, derived_inputs: set[int]) -> None:
+        """Mark the float values that follow from positions and numbers alone."""
+        derived: set[Value] = set()
+        for node in graph.nodes():
+            if node.op in ("weight", "constant") or (node.op == "input" and node.id not in derived_inputs):
+                continue
+            sources = [value for value in node.inputs if value is not None and graph.type(value).dtype == "float"]
+            sources = [value for value in sources if graph.node(value).op != "constant"]
+            if node.op in ("embedding", "one_hot", "repeat"):
+                sources = [Value(-1)]
+            if all(value in derived for value in sources):
+                derived |= {Value(node.id, i) for i, t in enumerate(node.types) if t.dtype == "float"}
+            for body in node.bodies:
+                inside = {
+                    inner
+                    for inner, value in list(zip(body.inputs, node.inputs, strict=True))[node.attributes["carried"] :]
+                    if value in derived
+                }
+                self._derive(body, inside)
+        self._derived[id(graph)] = derived
+
+    def is_derived(self, graph: Graph, value: Value) -> bool:
+        return value in self._derived[id(graph)]
+
+    def named(self, names: dict[str, Any], size: int) -> str | None:
+        """The name that a size goes by, if exactly the first of those that have it is meant."""
+        for name, value in names.items():
+            if isinstance(value, int) and not isinstance(value, bool) and value == size:
+                return name
+        return None
+
+    def attribute(self, start: str, path: str) -> str:
+        """`self.a.b`, with what Python reserves reached by getattr."""
+        text = start
+        for part in path.split("."):
+            text = f'getattr({text}, "{part}")' if keyword.iskeyword(part) or part.isdigit() else f"{text}.{part}"
+        return text
+
+    # --- functions: units without weights ----------------------------------------------------------------------------
+
+    def function(self, unit: Unit) -> Function:
+        if id(unit) not in self._functions:
+            self._functions[id(unit)] = self._write_function(unit)
+        return self._functions[id(unit)]
+
+    def _write_function(self, unit: Unit) -> Function:
+        scope = Scope(None, dict(unit.frame.names))
+        forward = Forward(self, unit, scope, indent="    ")
+        forward.write()
+        settings, local = self._settle(unit, list(scope.plain))
+        parameters = [f"{p}: Tensor" for p in forward.parameters]
+        parameters += [f"{name}: {_KIND_HINTS[kind]}" for (kind, _), name in forward.extras.items()]
+        parameters += [f"{identifier(n)}: {_hint(unit.frame.names[n])}{self._default(unit, n)}" for n in _defaults_last(unit, settings)]
+        if forward.uses_training:
+            parameters.append("training: bool = False")
+        head = f"({', '.join(parameters)}) -> {_result_hint(unit)}:"
+        lines = [f'    """{self._docstring(unit, forward.parameters)}"""', *(f"    {each}" for each in local), *forward.lines]
+        body = "\n".join(lines)
+        base = identifier(unit.frame.block)
+        name, count = base, 1
+        while True:
+            text = f"def {name}{head}\n{body}\n"
+            taken = next((each for each in self.functions if each.name == name), None)
+            if taken is None and name not in self.helpers:
+                break
+            if taken is not None and taken.text == text:
+                return Function(name, text, forward.extras, settings, forward.uses_training)
+            count += 1
+            name = f"{base}_{count}"
+        function = Function(name, text, forward.extras, settings, forward.uses_training)
+        self.functions.append(function)
+        return function
+
+    # --- classes: units with weights -----------------------------------------------------------------------------------
+
+    def draft(self, path: str) -> Draft:
+        """The class for a path, its forwards written."""
+        if path not in self._drafts:
+            units = self._units[path]
+            draft = self._drafts[path] = Draft(path, Scope(path, dict(units[0].frame.names)))
+            for unit in units:
+                self._add_method(draft, unit)
+        return self._drafts[path]
+
+    def _add_method(self, draft: Draft, unit: Unit) -> None:
+        forward = Forward(self, unit, draft.scope)
+        forward.write()
+        for known in draft.methods:
+            if (known.lines, known.parameters, list(known.extras)) == (forward.lines, forward.parameters, list(forward.extras)):
+                draft.of_unit[id(unit)] = known
+                return
+        name = "forward" if not draft.methods else f"forward_{len(draft.methods) + 1}"
+        method = Method(name, forward.lines, forward.parameters, forward.extras, self._docstring(unit, forward.parameters))
+        draft.methods.append(method)
+        draft.of_unit[id(unit)] = method
+
+    def method(self, unit: Unit) -> Method:
+        return self.draft(unit.path).of_unit[id(unit)]
+
+    def settle_extras(self, units: Sequence[Unit], extras: dict[tuple[str, str], str]) -> None:
+        """Give the bodies of one loop the same extra parameters, in the same order."""
+        for unit in units:
+            self.method(unit).extras = dict(extras)
+
+    def class_for(self, path: str, base: str) -> Class:
+        """The class for a path, written or found to be one that exists."""
+        if path in self._made:
+            return self._made[path]
+        draft = self.draft(path)
+        unit = self._units[path][0]
+        statements, settings = _Constructor(self, draft, unit).write()
+        body = self._class_body(draft, unit, statements, settings)
+        name, tries = base, iter(self._other_names(path, base))
+        while True:
+            known = next((each for each in self.classes if each.name == name), None)
+            if known is None and name not in [f.name for f in self.functions]:
+                break
+            if known is not None and _alike(known.body, body):
+                self._made[path] = known
+                return known
+            name = next(tries)
+        made = self._made[path] = Class(name, body, settings)
+        self.classes.append(made)
+        return made
+
+    def _other_names(self, path: str, base: str) -> Any:
+        parts = [part for part in path.split(".") if "*" not in part]
+        for count in range(1, 0 if "*" in path.rpartition(".")[2] else len(parts) + 1):
+            yield "".join(class_name(part) for part in parts[-count:]) + base
+        for number_ in range(2, 10_000):
+            yield f"{base}{number_}"
+
+    def _class_body(self, draft: Draft, unit: Unit, statements: list[str], settings: list[str]) -> str:
+        root = draft.path == ""
+        parameters = ["self"]
+        for name in settings if root else _defaults_last(unit, settings):
+            value = unit.frame.names[name]
+            default = f" = {number(value)}" if root else self._default(unit, name)
+            parameters.append(f"{identifier(name)}: {_hint(value)}{default}")
+        lines = [f'    """{draft.methods[0].docstring}"""', ""]
+        lines += _signature("__init__", parameters, "None")
+        lines += ["        super().__init__()", *(f"        {each}" for each in statements), ""]
+        for method in draft.methods:
+            parameters = ["self", *(f"{name}: Tensor" for name in method.parameters)]
+            parameters += [f"{name}: {_KIND_HINTS[kind]}" for (kind, _), name in method.extras.items()]
+            lines += [*_signature(method.method, parameters, _result_hint(unit)), *method.lines, ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+    # --- names of numbers ----------------------------------------------------------------------------------------------
+
+    def _settle(self, unit: Unit, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of the names that code wants: those that callers give, and the statements that derive the others."""
+        given: dict[str, None] = {}
+        statements: dict[str, str] = {}
+
+        def need(name: str) -> str:
+            if name in given or name in statements:
+                return identifier(name)
+            tree = unit.frame.defaults.get(name)
+            value = unit.frame.names[name]
+            derivable = tree is not None and not isinstance(tree, PLAIN) and (
+                name not in unit.frame.declared or (unit.frame.block, name) not in self._overridden
+            )
+            if derivable and tree is not None:
+                before = dict(given)
+                try:
+                    text, found = spell(tree, unit.frame.names, need)
+                except NotPlain:
+                    found = None
+                    given.clear()
+                    given.update(before)
+                if found is not None and same(found, value):
+                    statements[name] = f"{identifier(name)} = {text}"
+                    return identifier(name)
+            given[name] = None
+            return identifier(name)
+
+        for name in wanted:
+            need(name)
+        order = list(unit.frame.names)
+        return sorted(given, key=order.index), list(statements.values())
+
+    def _default(self, unit: Unit, name: str) -> str:
+        tree = unit.frame.declared.get(name)
+        if isinstance(tree, PLAIN):
+            try:
+                return f" = {spell(tree, {}, str)[0]}"
+            except NotPlain:
+                return ""
+        return ""
+
+    def value_for(self, unit: Unit, name: str, names: dict[str, Any], name_text: Any) -> str | None:
+        """What a caller passes for a name of a unit, in the caller's names; None where the default is that."""
+        value = unit.frame.names[name]
+        tree = unit.frame.declared.get(name)
+        if isinstance(tree, PLAIN) and not unit.is_region:
+            try:
+                if same(spell(tree, {}, str)[1], value):
+                    return None
+            except NotPlain:
+                pass
+        given = unit.frame.spelled.get(name)
+        if given is not None:
+            try:
+                text, found = spell(given, names, name_text)
+                if same(found, value):
+                    return text
+            except NotPlain:
+                pass
+        if unit.is_region and name in names and same(names[name], value):
+            return str(name_text(name))
+        if given is None and isinstance(value, int) and not isinstance(value, bool):
+            known = name if same(names.get(name), value) else self.named(names, value)
+            if known is not None:
+                return str(name_text(known))
+        return number(value)
+
+    # --- words ---------------------------------------------------------------------------------------------------------
+
+    def _docstring(self, unit: Unit, parameters: Sequence[str]) -> str:
+        names = unit.frame.names
+        inputs = [f"{p} {self._shape(unit.graph.type(v), names)}" for p, v in zip(parameters, unit.inputs, strict=True)]
+        results = [self._shape(unit.graph.type(value), names) for value in unit.results]
+        return f"{', '.join(inputs)} -> {', '.join(results)}."
+
+    def _shape(self, type_: Type, names: dict[str, Any]) -> str:
+        dims = [str(dim) if isinstance(dim, Dim) else self.named(names, dim) or str(dim) for dim in type_.dims]
+        return f"{'' if type_.dtype == 'float' else type_.dtype}[{', '.join(dims)}]"
+
+    def loop(self, path: str) -> tuple[Graph, Node] | None:
+        return self._loops.get(path)
+
+    def units(self, path: str) -> list[Unit]:
+        """The applications of the block whose weights live at a path; none where no block does."""
+        return self._units.get(path, [])
+
+
+_KIND_HINTS = {"module": "nn.Module", "weight": "Tensor", "size": "int", "device": "torch.device"}
+
+
+def _hint(value: Any) -> str:
+    return type(value).__name__ if value is not None else "None"
+
+
+def _result_hint(unit: Unit) -> str:
+    count = len(unit.results) - (len(unit.graph.penalties) if unit.is_region and unit.path == "" else 0)
+    return "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
+
+
+def _defaults_last(unit: Unit, settings: Sequence[str]) -> list[str]:
+    return sorted(settings, key=lambda name: isinstance(unit.frame.declared.get(name), PLAIN) and not unit.is_region)
+
+
+def _signature(name: str, parameters: Sequence[str], result: str) -> list[str]:
+    line = f"    def {name}({', '.join(parameters)}) -> {result}:"
+    if len(line) <= 100:
+        return [line]
+    return [f"    def {name}(", *(f"        {each}," for each in parameters), f"    ) -> {result}:"]
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two classes differ in their docstrings at most, which tell the shapes of one place."""
+    return one.partition("\n")[2] == other.partition("\n")[2]
+
+
+class _Constructor:
+    """The statements of an `__init__`."""
+
+    def __init__(self, program: Program, draft: Draft, unit: Unit):
+        self.program, self.draft, self.unit = program, draft, unit
+        self.names: dict[str, Any] = unit.frame.names  # type: ignore[assignment]
+        self.wanted: dict[str, None] = {}
+        self.made: list[str] = []
+        self.begun: list[str] = []
+
+    def write(self) -> tuple[list[str], list[str]]:
+        self._own_weights()
+        for path in self._children():
+            self._child(path)
+        stored = [name for name in self.draft.scope.wanted]
+        settings, local = self.program._settle(self.unit, [*self.wanted, *stored])
+        kept = [f"self.{identifier(name)} = {identifier(name)}" for name in sorted(stored, key=list(self.names).index)]
+        return [*local, *kept, *self.made, *self.begun], settings
+
+    def _children(self) -> list[str]:
+        prefix = f"{self.draft.path}." if self.draft.path else ""
+        found: dict[str, None] = {}
+        for path in self.program.layers:
+            if path.startswith(prefix) and path != self.draft.path:
+                found[prefix + path[len(prefix) :].split(".")[0]] = None
+        return list(found)
+
+    def _name(self, name: str) -> str:
+        self.wanted[name] = None
+        return identifier(name)
+
+    def _size(self, size: Size, node: Node | None = None, key: str = "") -> str:
+        tree = node.spelled.get(key) if node is not None else None
+        frame = (node.scope[-1] if node.scope else None) if node is not None else None
+        if tree is not None and (frame is self.unit.frame or (frame is None and self.unit.is_region)):
+            try:
+                text, found = spell(tree, self.names, self._name)
+                if same(found, size):
+                    return text
+            except NotPlain:
+                pass
+        name = self.program.named(self.names, size) if isinstance(size, int) and size > 1 else None
+        return self._name(name) if name else number(size)
+
+    def width_in(self, layer: Layer) -> str:
+        """The features that a linear layer reads: a name that has that size, or what the layer before it was given."""
+        assert layer.graph is not None and layer.node is not None
+        size = layer.weights["weight"].type.dims[1]
+        text = self._size(size)
+        value = layer.node.inputs[0]
+        while text == number(size) and value is not None:
+            node = layer.graph.node(value)
+            if node.op == "linear":
+                return self._size(size, node, "out")
+            value = node.inputs[0] if len(node.inputs) == 1 and node.types == (layer.graph.type(value),) else None
+        return text
+
+    # --- weights and layers --------------------------------------------------------------------------------------------
+
+    def _assign(self, name: str, text: str) -> None:
+        if name in MODULE_NAMES:
+            layer = next((w for layer in self.program.layers.values() for w in layer.weights.values()), None)
+            raise one(
+                "T706",
+                f"torch: a module has an attribute `{name}` of its own, and a weight cannot live there",
+                layer.span if layer else None,
+                help="name the layer otherwise with `as`",
+            )
+        if keyword.iskeyword(name):
+            self.made.append(f'self.add_module("{name}", {text})')
+        else:
+            self.made.append(f"self.{name} = {text}")
+
+    def _own_weights(self) -> None:
+        layer = self.program.layers.get(self.draft.path)
+        for name, weight in (layer.weights if layer else {}).items():
+            self._parameter(name, weight)
+
+    def _parameter(self, name: str, weight: Node) -> None:
+        shape = ", ".join(self._size(dim) for dim in weight.type.dims)
+        if "shape" in weight.spelled and isinstance(weight.spelled["shape"], syntax.ListOf):
+            items = weight.spelled["shape"].items
+            shape = ", ".join(self._spelled_or(tree, dim, weight) for tree, dim in zip(items, weight.type.dims, strict=True))
+        self._assign(name, f"nn.Parameter(torch.empty({shape}))")
+        self.begun.append(_begin(weight, self.program.attribute("self", name)))
+
+    def _spelled_or(self, tree: syntax.Expression, dim: Size, weight: Node) -> str:
+        frame = weight.scope[-1] if weight.scope else None
+        if frame is self.unit.frame or (frame is None and self.unit.is_region):
+            try:
+                text, found = spell(tree, self.names, self._name)
+                if same(found, dim):
+                    return text
+            except NotPlain:
+                pass
+        return self._size(dim)
+
+    def _child(self, path: str) -> None:
+        name = path.rpartition(".")[2]
+        loop = self.program.loop(path)
+        if loop is not None:
+            self._assign(name, self._module_list(*loop))
+        elif self.program.units(path):
+            self._assign(name, self._call(path, class_name(self.program.units(path)[0].frame.block)))
+        else:
+            self._layer(name, self.program.layers.get(path), path)
+
+    def _call(self, path: str, base: str, index: str | None = None, index_text: str = "") -> str:
+        """The expression that makes the module of a path; a loop's index is passed as `index_text`."""
+        made = self.program.class_for(path, base)
+        unit = self.program.units(path)[0]
+        arguments = []
+        plain = True
+        for name in _defaults_last(unit, made.settings):
+            text = index_text if name == index else self.program.value_for(unit, name, self.names, self._name)
+            if text is None:
+                plain = False
+                continue
+            plain = plain and text == identifier(name)
+            arguments.append(text if plain else f"{identifier(name)}={text}")
+        return f"{made.name}({', '.join(arguments)})"
+
+    def _layer(self, name: str, layer: Layer | None, path: str) -> None:
+        if layer is None:
+            raise one("T706", f"torch: `{path}` holds weights of a block that no longer stands as one")
+        if layer.op is None:
+            self._bag(name, layer, path)
+            return
+        assert layer.node is not None and layer.graph is not None
+        self._assign(name, _LAYERS[layer.op](self, layer))
+        for key, weight in layer.weights.items():
+            if weight.attributes["init"] != layers.default_of(layer.op, key):
+                self.begun.append(_begin(weight, f"{self.program.attribute('self', name)}.{key}"))
+
+    def _bag(self, name: str, layer: Layer, path: str) -> None:
+        """Weights that no layer of `torch.nn` holds: quantised ones, or ones that several ops read."""
+        self._assign(name, "nn.Module()")
+        target = self.program.attribute("self", name)
+        for key, weight in layer.weights.items():
+            shape = ", ".join(self._size(dim) for dim in weight.type.dims)
+            if weight.type.dtype == "int":
+                self.made.append(f'{target}.register_buffer("{key}", torch.zeros({shape}, dtype=torch.int8))')
+            elif f"{key.removesuffix('_scale')}" in layer.weights and key.endswith("_scale"):
+                self.made.append(f'{target}.register_buffer("{key}", torch.ones({shape}))')
+            else:
+                self.made.append(f'{target}.register_parameter("{key}", nn.Parameter(torch.empty({shape})))')
+                self.begun.append(_begin(weight, f"{target}.{key}"))
+
+    def _module_list(self, graph: Graph, node: Node) -> str:
+        """The layers of a loop: one comprehension where all are made alike, else a row for each run of like turns."""
+        turns, index = node.attributes["turns"], node.attributes.get("index")
+        paths = [self.program.region_unit(body).path for body in node.bodies]
+        base = self._layer_class_name(node)
+        variable = identifier(index) if index else "_"
+        calls = [self._call(path, base, index, variable) for path in paths]
+        if len(set(calls)) == 1:
+            each = variable if index and self._reads(paths[0], index) else "_"
+            return f"nn.ModuleList({calls[0]} for {each} in range({self._size(len(turns), node, 'turns')}))"
+        rows = []
+        for start, stop in _runs(turns):
+            path = paths[turns[start]]
+            reads = index is not None and self._reads(path, index)
+            if stop - start == 1:
+                rows.append(self._call(path, base, index, str(start)))
+            elif reads:
+                rows.append(f"*({calls[turns[start]]} for {variable} in range({start}, {stop}))")
+            else:
+                rows.append(f"*({calls[turns[start]]} for _ in range({stop - start}))")
+        inside = "".join(f"\n                {row}," for row in rows)
+        return f"nn.ModuleList(\n            [{inside}\n            ]\n        )"
+
+    def _reads(self, path: str, index: str) -> bool:
+        return index in self.program.class_for(path, "").settings
+
+    def _layer_class_name(self, node: Node) -> str:
+        name = node.attributes["path"].rpartition(".")[2]
+        owner = class_name(self.unit.frame.block)
+        if name in ("h", "layer", "layers", "block", "blocks"):
+            return f"{owner}{'Block' if name.startswith('block') else 'Layer'}"
+        return f"{owner}{class_name(name)}Layer"
+
+
+def _runs(turns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The stretches of equal turns, as start and stop."""
+    start = 0
+    for stop in range(1, len(turns) + 1):
+        if stop == len(turns) or turns[stop] != turns[start]:
+            yield start, stop
+            start = stop
+
+
+def _begin(weight: Node, target: str) -> str:
+    initializer = weight.attributes["init"]
+    dims = [int(dim) for dim in weight.type.dims]
+    if len(dims) >= 2 or not initializer.kind.startswith(("xavier", "kaiming")):
+        statement = layers.initial(initializer, target)
+        if statement is not None:
+            return statement
+    return layers.spread(initializer, dims, target)
+
+
+def _setting(c: _Constructor, layer: Layer, name: str) -> str:
+    assert layer.node is not None
+    value = getattr(OPS[layer.node.op].fill(layer.node.attributes), name)
+    if isinstance(value, tuple):
+        return f"({', '.join(number(each) for each in value)})"
+    return c._size(value, layer.node, name) if name in layer.node.spelled else number(value)
+
+
+def _linear(c: _Constructor, layer: Layer) -> str:
+    out = layer.weights["weight"].type.dims[0]
+    bias = "" if "bias" in layer.weights else ", bias=False"
+    return f"nn.Linear({c.width_in(layer)}, {c._size(out, layer.node, 'out')}{bias})"
+
+
+def _embedding(c: _Constructor, layer: Layer) -> str:
+    size, dim = layer.weights["weight"].type.dims
+    return f"nn.Embedding({c._size(size, layer.node, 'size')}, {c._size(dim, layer.node, 'dim')})"
+
+
+def _layer_norm(c: _Constructor, layer: Layer) -> str:
+    width = c._size(layer.weights["weight"].type.dims[0])
+    bias = "" if "bias" in layer.weights else ", bias=False"
+    eps = _setting(c, layer, "eps")
+    return f"nn.LayerNorm({width}{'' if eps == '1e-5' else f', eps={eps}'}{bias})"
+
+
+def _rms_norm(c: _Constructor, layer: Layer) -> str:
+    return f"nn.RMSNorm({c._size(layer.weights['weight'].type.dims[0])}, eps={_setting(c, layer, 'eps')})"
+
+
+def _group_norm(c: _Constructor, layer: Layer) -> str:
+    channels = c._size(layer.weights["weight"].type.dims[0])
+    return f"nn.GroupNorm({_setting(c, layer, 'groups')}, {channels}, eps={_setting(c, layer, 'eps')})"
+
+
+def _conv(c: _Constructor, layer: Layer) -> str:
+    assert layer.node is not None and layer.graph is not None and layer.node.inputs[0] is not None
+    attributes = OPS[layer.node.op].fill(layer.node.attributes)
+    channels = layer.graph.type(layer.node.inputs[0]).dims[1]
+    out = c._size(layer.weights["weight"].type.dims[0], layer.node, "out")
+    parts = [c._size(channels), out, _setting(c, layer, "kernel")]
+    for name in ("stride", "padding", "dilation", "groups"):
+        value = getattr(attributes, name, None)
+        if name == "padding" and layer.node.op == "conv1d" and isinstance(value, tuple):
+            if value[0] == value[1] and value[0]:
+                parts.append(f"padding={value[0]}")
+        elif value not in (None, 0 if name == "padding" else 1):
+            parts.append(f"{name}={_setting(c, layer, name)}")
+    if "bias" not in layer.weights:
+        parts.append("bias=False")
+    return f"nn.Conv{layer.node.op[4:]}({', '.join(parts)})"
+
+
+_LAYERS = {
+    "linear": _linear,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "conv1d": _conv,
+    "conv2d": _conv,
+}

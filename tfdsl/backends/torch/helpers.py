@@ -1,0 +1,88 @@
+"""Functions that emitted files bring along where they need them, as source."""
+
+from __future__ import annotations
+
+HELPERS: dict[str, str] = {
+    "checkpoint": "",  # an import
+    "rotate": '''
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the feature pairs (i, i + half) of x by angles given as cosines and sines [..., seq, half]."""
+    half = cos.shape[-1]
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+''',
+    "rotate_neighbours": '''
+def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the feature pairs (2i, 2i + 1) of x by angles given as cosines and sines [..., seq, half]."""
+    turned = 2 * cos.shape[-1]
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    even, odd, rest = x[..., 0:turned:2], x[..., 1:turned:2], x[..., turned:]
+    pairs = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+    return torch.cat((pairs.flatten(-2), rest), dim=-1)
+''',
+    "drop_path": '''
+def drop_path(x: Tensor, p: float, training: bool) -> Tensor:
+    """Zero whole examples of a batch with probability p, in training (Huang et al., 2016)."""
+    if not training or p == 0.0:
+        return x
+    keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= p
+    return x * keep / (1 - p)
+''',
+    "blank_hidden": '''
+def blank_hidden(y: Tensor, allowed: Tensor) -> Tensor:
+    """Zero the result of queries that may see no key."""
+    return y.masked_fill(~allowed.any(dim=-1, keepdim=True), 0.0)
+''',
+    "attention": '''
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None = None,
+    softcap: float | None = None,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
+    sinks: Tensor | None = None,
+    drop: float = 0.0,
+) -> Tensor:
+    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023), which no fused kernel takes."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks[:, None, None].expand(*scores.shape[:-1], 1)), dim=-1)
+    weights = scores.softmax(dim=-1)
+    if sinks is not None:
+        weights = weights[..., :-1]
+    if allowed is not None:
+        weights = weights.masked_fill(~allowed, 0.0)
+    return F.dropout(weights, drop) @ v
+''',
+    "dequantize": '''
+def dequantize(q: Tensor, scale: Tensor) -> Tensor:
+    """Whole numbers times their scales: one a row, or one a group of the last axis."""
+    if q.dim() == 2 and scale.shape[1] > 1:
+        return (q.unflatten(1, (scale.shape[1], -1)) * scale.unsqueeze(-1)).flatten(1)
+    return q * scale
+''',
+    "run_layers": '''
+def run_layers(layers: nn.ModuleList, x: Tensor, *rest: Tensor) -> Tensor:
+    """Run several layers one after another."""
+    for layer in layers:
+        x = layer(x, *rest)
+    return x
+''',
+    "run_layers_carrying": '''
+def run_layers_carrying(layers: nn.ModuleList, carried: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Run several layers one after another, the first inputs going from one to the next."""
+    for layer in layers:
+        inputs = (*layer(*inputs), *inputs[carried:])
+    return inputs[:carried]
+''',
+}
