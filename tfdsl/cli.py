@@ -116,10 +116,12 @@ def check(specs: tuple[str, ...], settings: dict[str, str], inputs: tuple[str, .
         else:
             report = check_model(path, name, settings, inputs)
         found += report.faults
-        if not as_json:
+        if as_json:
+            continue
+        if report.faults:
             show_faults(report.faults)
-            if not report.faults:
-                click.echo(f"{spec}: {report.summary()}")
+        else:
+            click.echo(f"{spec}: {report.summary()}")
     if as_json:
         _print_json([diagnostic.as_json() for diagnostic in found])
     elif found:

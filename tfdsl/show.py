@@ -11,6 +11,8 @@ from tfdsl.ir.graph import Graph, weights
 from tfdsl.language.diagnostics import Span
 from tfdsl.model import Model
 
+Box = tuple[tuple[int, ...], ...]
+
 
 def describe(model: Model) -> str:
     """A model in full, as text of four tables."""
@@ -60,17 +62,38 @@ def _constraints(graph: Graph) -> Iterable[tuple[str, str]]:
 
 
 def _weights(graph: Graph) -> list[tuple[str, ...]]:
-    """Each weight once; those of a loop in one row, with a `*` for its index."""
+    """Each weight once; those of a loop in one row, with the indices that they have."""
     rows: list[tuple[str, ...]] = []
-    total = 0
+    sizes: dict[str, int] = {}
     for weight in weights(graph):
-        paths = set(weight.paths())
-        size = math.prod(dim for dim in weight.type.dims if isinstance(dim, int))
-        total += size * len(paths)
-        times = f"x {len(paths)}" if "*" in weight.path else ""
-        rows.append((weight.path, str(weight.type), times, str(weight.initializer)))
-    rows.append(("in all", f"{total:,}", "", ""))
+        sizes |= dict.fromkeys(weight.paths(), math.prod(dim for dim in weight.type.dims if isinstance(dim, int)))
+        for box in _merged(weight.boxes):
+            path = weight.path
+            for indices in box:
+                path = path.replace("*", _ranges(indices), 1)
+            times = f"x {math.prod(map(len, box))}" if box else ""
+            rows.append((path, str(weight.type), times, str(weight.initializer)))
+    rows.append(("in all", f"{sum(sizes.values()):,}", "", ""))
     return rows
+
+
+def _merged(boxes: tuple[Box, ...]) -> Iterable[Box]:
+    """The index ranges of a weight's uses; those in one loop, by bodies that take turns, are one range."""
+    if all(len(box) == 1 for box in boxes):
+        return [(tuple(index for (indices,) in boxes for index in indices),)]
+    return boxes
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Loop indices in short: `{0-3,7}`, or `3` for one alone."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return text if len(indices) == 1 else f"{{{text}}}"
 
 
 def _table(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Source, Span, did_you_mean
+from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Source, Span, SpecError, did_you_mean
 from tfdsl.language.parser import parse, read
 
 STD = Path(__file__).parent.parent / "std"
@@ -36,6 +37,7 @@ class Module:
     tree: syntax.File
     own: dict[str, Declared] = field(default_factory=dict)
     imported: dict[str, Declared] = field(default_factory=dict)
+    import_spans: dict[str, Span] = field(default_factory=dict)  # those of imports that failed, too
     plans: dict[str, syntax.Plan] = field(default_factory=dict)
     mappings: dict[str, syntax.Mapping] = field(default_factory=dict)
 
@@ -58,13 +60,19 @@ def is_model(declared: Declared) -> bool:
     return isinstance(declared.item, syntax.Variant) or declared.item.kind == "model"
 
 
+def extends(declared: Declared) -> list[Declared]:
+    """A model and what it extends, by way of which others, the most derived first."""
+    chain = [declared]
+    while isinstance(chain[-1].item, syntax.Variant):
+        base = chain[-1].module.find(chain[-1].item.base.text)
+        assert base is not None, "checked when the module was loaded"
+        chain.append(base)
+    return chain
+
+
 def home(declared: Declared) -> Declared:
     """The declaration whose body runs: the model at the end of a chain of variants."""
-    while isinstance(declared.item, syntax.Variant):
-        base = declared.module.find(declared.item.base.text)
-        assert base is not None, "checked when the module was loaded"
-        declared = base
-    return declared
+    return extends(declared)[-1]
 
 
 def base_block(declared: Declared) -> syntax.Block:
@@ -106,6 +114,8 @@ class _Loader:
         self.faults = faults
         self.root = root
         self.modules: dict[Path, Module] = {}
+        self.failed: set[Path] = set()
+        self.circular: set[str] = set()
 
     def module(self, path: Path, source: Source, chain: tuple[tuple[Path, Span], ...]) -> Module:
         module = self.modules[path] = Module(path, parse(source))
@@ -119,65 +129,80 @@ class _Loader:
         return module
 
     def _declare(self, module: Module, item: syntax.Item) -> None:
-        if isinstance(item, (syntax.Block, syntax.Variant)):
-            known = module.own.get(item.name.text) or module.imported.get(item.name.text)
-            if known is not None:
-                self._twice(item.name, known.item.name.span)
-                return
-            module.own[item.name.text] = Declared(item, module)
-        elif isinstance(item, (syntax.Plan, syntax.Mapping)):
-            table: dict[str, syntax.Plan | syntax.Mapping]
-            table = module.plans if isinstance(item, syntax.Plan) else module.mappings  # type: ignore[assignment]
-            if item.name.text in table:
-                self._twice(item.name, table[item.name.text].name.span)
-                return
-            table[item.name.text] = item
-
-    def _twice(self, name: syntax.Name, first: Span) -> None:
-        self._fault("T203", f"`{name.text}` is declared twice", name.span, others=(Label(first, "first here"),))
+        if isinstance(item, syntax.Import):
+            return
+        table: dict[str, Any] = module.own
+        if isinstance(item, (syntax.Plan, syntax.Mapping)):
+            table = module.plans if isinstance(item, syntax.Plan) else module.mappings
+        name = item.name.text
+        known = table.get(name)
+        if known is not None:
+            first = known.item.name.span if isinstance(known, Declared) else known.name.span
+            self._fault("T203", f"`{name}` is declared twice", item.name.span, others=(Label(first, "first here"),))
+        elif table is module.own and name in module.imported:
+            others = (Label(module.import_spans[name], "imported here"),)
+            self._fault("T203", f"`{name}` is imported, and declared again", item.name.span, others=others)
+        else:
+            table[name] = Declared(item, module) if isinstance(item, (syntax.Block, syntax.Variant)) else item
 
     def _import(self, module: Module, item: syntax.Import, chain: tuple[tuple[Path, Span], ...]) -> None:
         target = self._target(module, item.path)
-        if target is None:
-            return
-        if target in [path for path, _ in chain]:
-            others = tuple(Label(span, "by way of this import") for _, span in chain[:-1])
-            self._fault("T205", f"`{item.path.value}` imports itself", item.path.span, others=others)
-            return
-        imported = self.modules.get(target)
-        if imported is None:
-            if len(self.modules) >= MOST_FILES:
-                self._fault("T206", f"more than {MOST_FILES} files are imported", item.path.span)
-                return
-            imported = self._read(target, item, chain)
-            if imported is None:
-                return
+        imported = self._imported(target, item, chain) if target is not None else None
         for name in item.names:
-            found = imported.own.get(name.text)
-            if found is None:
-                help_ = did_you_mean(
-                    name.text, imported.own, f"it declares {', '.join(sorted(imported.own)) or 'nothing'}"
-                )
-                self._fault("T202", f"`{item.path.value}` declares no `{name.text}`", name.span, help=help_)
-            elif name.text in module.imported:
-                self._fault("T203", f"`{name.text}` is imported twice", name.span)
-            else:
+            if name.text in module.import_spans:
+                others = (Label(module.import_spans[name.text], "first here"),)
+                self._fault("T203", f"`{name.text}` is imported twice", name.span, others=others)
+                continue
+            module.import_spans[name.text] = name.span
+            found = imported.own.get(name.text) if imported is not None else None
+            if found is not None:
                 module.imported[name.text] = found
+            elif imported is not None:
+                otherwise = f"it declares {', '.join(sorted(imported.own)) or 'nothing'}"
+                help_ = did_you_mean(name.text, imported.own, otherwise)
+                self._fault("T202", f"`{item.path.value}` declares no `{name.text}`", name.span, help=help_)
 
-    def _read(self, target: Path, item: syntax.Import, chain: tuple[tuple[Path, Span], ...]) -> Module | None:
-        from tfdsl.language.diagnostics import SpecError
-
+    def _imported(self, target: Path, item: syntax.Import, chain: tuple[tuple[Path, Span], ...]) -> Module | None:
+        """The module that an import names, read unless it has been; None where that fails."""
+        places = [path for path, _ in chain]
+        if target in places:
+            others = [Label(span, "which imports this") for _, span in chain[places.index(target) : -1]]
+            message = f"`{item.path.value}` imports itself" + (", by way of others" if others else "")
+            self._fault("T205", message, item.path.span, others=tuple(others))
+            return None
+        if target in self.modules:
+            return self.modules[target]
+        if len(self.modules) >= MOST_FILES:
+            self._fault("T206", f"more than {MOST_FILES} files are imported", item.path.span)
+            return None
+        if target in self.failed:
+            return None
         try:
             shown = item.path.value if target.is_relative_to(STD) else _shown(target, self.root)
             return self.module(target, Source(shown, read(target).text), chain)
         except SpecError as error:
+            self.failed.add(target)
+            self.modules.pop(target, None)
             for each in error.diagnostics:
-                if each.span is None or each.code.startswith("T00"):
-                    message = each.message if each.span else f"cannot import `{item.path.value}`: {each.message}"
-                    self._fault(each.code, message, each.span or item.path.span, help=each.help)
-                else:
-                    self.faults.add(each)
+                self._failed_read(each, target, item)
             return None
+
+    def _failed_read(self, diagnostic: Diagnostic, target: Path, item: syntax.Import) -> None:
+        """Report what was wrong with an imported file: at its own place, or at the import if it has none."""
+        if diagnostic.span is not None:
+            self.faults.add(diagnostic)
+            return
+        message, help_ = diagnostic.message.replace(str(target), item.path.value), diagnostic.help
+        if not target.exists():
+            message = f"there is no file `{item.path.value}`"
+            near = sorted(target.parent.glob("*.tfm"))[:MOST_FILES] if target.parent.is_dir() else []
+            before = item.path.value.rpartition("/")[0]
+            known = [f"{before}/{each.name}" if before else each.name for each in near]
+            otherwise = "paths count from the folder of the file that imports"
+            if target.is_relative_to(STD):
+                otherwise = "the standard library has " + ", ".join(known)
+            help_ = did_you_mean(item.path.value, known, otherwise)
+        self._fault(diagnostic.code, message, item.path.span, help=help_)
 
     def _target(self, module: Module, path: syntax.String) -> Path | None:
         text = path.value
@@ -210,23 +235,34 @@ class _Loader:
             base = seen[-1].item.base
             found = seen[-1].module.find(base.text)
             if found is None:
-                if len(seen) == 1:
-                    known = [
-                        d.name
-                        for d in (*declared.module.own.values(), *declared.module.imported.values())
-                        if is_model(d)
-                    ]
+                if len(seen) == 1 and base.text not in declared.module.import_spans:
+                    visible = (*declared.module.own.values(), *declared.module.imported.values())
+                    known = [each.name for each in visible if is_model(each)]
                     self._fault(
                         "T201", f"no model is called `{base.text}`", base.span, help=did_you_mean(base.text, known)
                     )
                 return
             if not is_model(found):
-                self._fault("T207", f"`{base.text}` is a block, and only models are extended", base.span)
+                others = (Label(found.item.name.span, "declared here"),)
+                message = f"`{base.text}` is a block, and only models are extended"
+                self._fault("T207", message, base.span, others=others)
                 return
-            if found in seen or len(seen) > MOST_EXTENDS:
-                self._fault("T208", f"`{declared.name}` extends itself", declared.item.name.span)
+            if found in seen:
+                self._cycle(seen[seen.index(found) :])
+                return
+            if len(seen) > MOST_EXTENDS:
+                self._fault("T208", f"more than {MOST_EXTENDS} models extend each other", declared.item.name.span)
                 return
             seen.append(found)
+
+    def _cycle(self, models: list[Declared]) -> None:
+        """Report a circle of variants once, whichever of them was looked at first."""
+        if models[0].name in self.circular:
+            return
+        self.circular |= {each.name for each in models}
+        first, *others = [each.item.base for each in models if isinstance(each.item, syntax.Variant)]
+        labels = tuple(Label(each.span, "which extends this") for each in others)
+        self._fault("T208", f"`{models[0].name}` extends itself", first.span, others=labels)
 
     def _fault(self, code: str, message: str, span: Span, others: tuple[Label, ...] = (), help: str = "") -> None:
         self.faults.add(Diagnostic(code, message, span, others=others, help=help))

@@ -280,6 +280,11 @@ class Section(Tree):
     kind: str
     items: tuple[Setting | Call, ...]
 
+    @property
+    def kind_span(self) -> Span:
+        """The word that says the kind."""
+        return Span(self.span.source, self.span.start, self.span.start + len(self.kind))
+
 
 @dataclass(frozen=True)
 class Plan(Tree):

@@ -5,7 +5,7 @@ Plumbing (rearranging, casts, dropout) is folded into the edges, tables of numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 from tfdsl.backends.graphviz.kinds import kind_of_block
 from tfdsl.backends.graphviz.looks import OF_WEIGHTS, detail_of, look_of
@@ -13,7 +13,7 @@ from tfdsl.backends.graphviz.place import Known, Leaf, Place
 from tfdsl.backends.graphviz.plan import Plan
 from tfdsl.backends.graphviz.scene import Box, Cluster, Scene
 from tfdsl.backends.graphviz.turns import Run, runs
-from tfdsl.backends.graphviz.weights import Loop, Weights, weights_in
+from tfdsl.backends.graphviz.weights import Loop, Loops, Weights, weights_in, weights_of
 from tfdsl.ir.graph import Frame, Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.report.quantities import short_count
@@ -29,7 +29,7 @@ def compose(graph: Graph, depth: int) -> Scene:
         place.known[Value(node)] = Known((box.id,))
     composer.draw(place)
     for name, value in graph.outputs:
-        box = composer.scene.add(place.holder, "text", "value", name)
+        box = composer.scene.add(place.holder, "text", "output", name)
         composer.feed(box, place.known[value], graph.type(value))
     composer.finish(total)
     return composer.scene
@@ -114,11 +114,8 @@ class _Composer:
         return leaf.box
 
     def _give_bodies(self, box: Box, place: Place, node: Node) -> None:
-        for variant, body in enumerate(node.bodies):
-            turns = node.attributes["turns"].count(variant)
-            loop = Loop(node.attributes["path"], str(variant), turns)
-            for weight, loops in weights_in(body, (*place.loops, loop)):
-                self.weights.give(box.id, weight, loops)
+        for weight, loops in weights_of(node, place.loops):
+            self.weights.give(box.id, weight, loops)
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 
@@ -128,6 +125,8 @@ class _Composer:
         for frame in place.plan.opened(node):
             if frame not in place.opened:
                 place.opened[frame] = Cluster(frame.block, _name_detail(frame))
+                inside = [each for each in place.plan.nodes if frame in each.scope]
+                self._total(place.opened[frame], [pair for each in inside for pair in weights_of(each, place.loops)])
                 holder.children.append(place.opened[frame])
             holder = place.opened[frame]
         return holder
@@ -166,30 +165,32 @@ class _Composer:
             place.known[Value(node.id, index)] = known
 
     def _run(self, place: Place, node: Node, run: Run, carried: list[Known], single: bool) -> list[Known]:
-        turns = "" if single else f"{run.start}–{run.start + run.turns - 1}"
-        cluster = self._cluster(place, node, turns, run.count)
-        bodies = [(body, count * run.count, f"{run.start}.{step}") for step, (body, count) in enumerate(run.row)]
-        self._total(cluster, place, node, bodies)
-        for (body, count), (_, _, part) in zip(run.row, bodies, strict=True):
+        last = run.start + run.turns - 1
+        turns = "" if single else str(last) if run.turns == 1 else f"{run.start}–{last}"
+        cluster = self._cluster(place, node, turns, None if turns == str(last) else run.count)
+        parts = [(body, Loop(node.attributes["path"], f"{run.start}.{step}", count * run.count)) for step, (body, count) in enumerate(run.row)]
+        self._total(cluster, _weights_of_bodies(place, node, parts))
+        for (body, count), (_, loop) in zip(run.row, parts, strict=True):
             inner = cluster
-            if count > 1:
+            if count > 1 or len(run.row) > 1:
                 inner = Cluster(count=count)
                 cluster.children.append(inner)
-            carried = self._body(place, node, body, inner, part, carried)
+            carried = self._body(place, node, body, inner, loop, carried)
         return carried
 
     def _unlike(self, place: Place, node: Node, carried: list[Known]) -> list[Known]:
         """Turns without a pattern: the bodies side by side, each with the turns that run it."""
         turns = node.attributes["turns"]
         cluster = self._cluster(place, node, "", len(turns))
-        self._total(cluster, place, node, [(v, turns.count(v), str(v)) for v in range(len(node.bodies))])
+        parts = [(body, Loop(node.attributes["path"], str(body), turns.count(body))) for body in range(len(node.bodies))]
+        self._total(cluster, _weights_of_bodies(place, node, parts))
         results = []
-        for variant in range(len(node.bodies)):
+        for variant, loop in parts:
             own = [turn for turn, body in enumerate(turns) if body == variant]
             shown = ", ".join(map(str, own[:6])) + (", …" if len(own) > 6 else "")
             inner = Cluster(f"turn {shown}" if len(own) == 1 else f"turns {shown}")
             cluster.children.append(inner)
-            results.append(self._body(place, node, variant, inner, str(variant), carried))
+            results.append(self._body(place, node, variant, inner, loop, carried))
         return [Known(tuple(dict.fromkeys(box for each in same for box in each.boxes))) for same in zip(*results, strict=True)]
 
     def _cluster(self, place: Place, node: Node, turns: str, count: int) -> Cluster:
@@ -198,20 +199,14 @@ class _Composer:
         self._holder(place, node).children.append(cluster)
         return cluster
 
-    def _total(self, cluster: Cluster, place: Place, node: Node, bodies: Sequence[tuple[int, int, str]]) -> None:
+    def _total(self, cluster: Cluster, found: Iterable[tuple[Node, Loops]]) -> None:
         """Write the parameters of all turns on a cluster."""
-        path = node.attributes["path"]
-        found = [
-            each
-            for body, turns, part in bodies
-            for each in weights_in(node.bodies[body], (*place.loops, Loop(path, part, turns)))
-        ]
         total = self.weights.count_new(found)
         if total:
             cluster.details.append(short_count(total))
 
     def _body(
-        self, place: Place, node: Node, variant: int, cluster: Cluster, part: str, carried: list[Known]
+        self, place: Place, node: Node, variant: int, cluster: Cluster, loop: Loop, carried: list[Known]
     ) -> list[Known]:
         """One body in a cluster, from what is carried in to what is carried out."""
         body = node.bodies[variant]
@@ -223,7 +218,7 @@ class _Composer:
             if known.leaf is not None and known.leaf.node.op != "weight"
         ]
         level = place.plan.level(node, place.level)
-        loops = (*place.loops, Loop(node.attributes["path"], part, 1))
+        loops = (*place.loops, loop._replace(turns=1))
         inside = Place(body, Plan(body, tables, level, self.depth), cluster, loops, level)
         for inner, known, type_ in zip(body.inputs, carried, node.types, strict=False):
             fork = self.scene.add(cluster, "point", "value", "")
@@ -250,6 +245,11 @@ class _Composer:
         self.scene.ties = [*self.weights.ties]
         self.scene.root.details = [f"{short_count(total)} parameters"] if total else []
         self.scene.root.drop_empty()
+
+
+def _weights_of_bodies(place: Place, node: Node, parts: Iterable[tuple[int, Loop]]) -> Iterator[tuple[Node, Loops]]:
+    for body, loop in parts:
+        yield from weights_in(node.bodies[body], (*place.loops, loop))
 
 
 def _name_detail(frame: Frame) -> list[str]:

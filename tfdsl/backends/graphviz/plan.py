@@ -74,7 +74,7 @@ class Plan:
     def _shows(self, node: Node) -> bool:
         """Whether a node is more than plumbing."""
         folded = node.op in LOOKS and LOOKS[node.op].shape == "folded"
-        return not folded and node.op != "weight" and not self.is_table(node)
+        return not folded and node.op not in ("input", "weight") and not self.is_table(node)
 
 
 def _needed(graph: Graph) -> list[Node]:

@@ -19,6 +19,7 @@ class Box:
     title: str
     details: list[str] = field(default_factory=list)
     strong: bool = False
+    group: int | None = None  # boxes of a group stand in one column
 
 
 @dataclass(eq=False)
@@ -55,6 +56,7 @@ class Edge:
     type: Type
     names: list[str] = field(default_factory=list)
     skip: bool = False
+    trunk: bool = False
     labelled: bool = False
 
 

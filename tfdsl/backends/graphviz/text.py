@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator
 
 from tfdsl.backends.graphviz.scene import Box, Cluster, Edge, Scene
+from tfdsl.backends.graphviz.tidy import locate
 from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Type
 
@@ -23,6 +24,8 @@ FONT = "Helvetica,Arial,sans-serif"
 _LINE, _FAINT, _SMALL = "#4a4a4a", "#666666", 9
 _LONGEST = 48
 
+_CLUSTER = 'style="rounded,filled"; color="#9a9a9a"; fillcolor="#00000008"; labeljust=r; labelloc=b; margin=12'
+_TIE = 'n{} -> n{} [style=dashed, arrowhead=none, constraint=false, color="#9a9a9a"]'
 _DEFAULTS = (
     f'graph [rankdir=BT, fontname="{FONT}", fontsize=13, nodesep=0.4, ranksep=0.3, pad=0.2, labelloc=b]',
     f'node [shape=box, style="rounded,filled", fontname="{FONT}", fontsize=12, color="{_LINE}", margin="0.14,0.05", height=0.3]',
@@ -32,35 +35,61 @@ _DEFAULTS = (
 
 def write(scene: Scene) -> str:
     """The dot source of a scene, drawn from the bottom to the top."""
-    boxes = {box.id: box for box in scene.root.boxes()}
-    lines = [f"digraph {_quote(scene.name)} {{", *(f"  {line};" for line in _DEFAULTS)]
-    lines.append(f"  label={_label(scene.name, scene.root.details, strong=True)};")
-    lines += _children(scene.root, "  ", iter(range(len(boxes))))
-    lines += (f"  {_edge(edge, boxes)};" for edge in scene.edges)
-    inputs = [f"n{box.id}" for box in boxes.values() if box.kind == "input"]
-    if len(inputs) > 1:
-        lines.append(f"  {{ rank=min; {'; '.join(inputs)} }}")
-    for first, second in scene.ties:
-        lines.append(f'  n{first} -> n{second} [style=dashed, arrowhead=none, constraint=false, color="#9a9a9a"];')
-    return "\n".join([*lines, "}"]) + "\n"
+    return "\n".join(_Writer(scene).lines()) + "\n"
 
 
-def _children(cluster: Cluster, indent: str, numbers: Iterator[int]) -> list[str]:
-    lines = []
-    for child in cluster.children:
-        if isinstance(child, Box):
-            lines.append(f"{indent}n{child.id} [{_box(child)}];")
-            continue
-        lines.append(f"{indent}subgraph cluster_{next(numbers)} {{")
-        looks = '; style="rounded,filled"; color="#9a9a9a"; fillcolor="#00000008"; labeljust=r; labelloc=b; margin=12'
-        title = child.title + (f" × {child.count}" if child.count is not None else "")
-        lines.append(f"{indent}  label={_label(title.strip(), child.details, strong=child.count is None)}{looks};")
-        lines += _children(child, indent + "  ", numbers)
-        lines.append(f"{indent}}}")
-    return lines
+class _Writer:
+    """The scene with its edges sorted into the clusters that hold both of their ends.
+
+    An edge that stands outside the clusters of its ends would be led around them.
+    """
+
+    def __init__(self, scene: Scene):
+        self.scene = scene
+        self.boxes = {box.id: box for box in scene.root.boxes()}
+        self.clusters = 0
+        self.around = locate(scene.root)
+        self.edges: dict[Cluster, list[str]] = {}
+        for edge in scene.edges:
+            self._place(edge.source, edge.target, _edge(edge, self.boxes))
+        for first, second in scene.ties:
+            self._place(first, second, _TIE.format(first, second))
+
+    def lines(self) -> list[str]:
+        """The whole source, line by line."""
+        root = self.scene.root
+        lines = [f"digraph {_quote(self.scene.name)} {{", *(f"  {line};" for line in _DEFAULTS)]
+        lines.append(f"  label={_label(self.scene.name, root.details, strong=True)};")
+        for kind, rank in (("input", "min"), ("output", "max")):
+            names = [f"n{box.id}" for box in self.boxes.values() if box.kind == kind]
+            if len(names) > 1:
+                lines.append(f"  {{ rank={rank}; {'; '.join(names)} }}")
+        return [*lines, *self._inside(root, "  "), "}"]
+
+    def _place(self, first: int, second: int, line: str) -> None:
+        common = [a for a, b in zip(self.around[first], self.around[second], strict=False) if a is b]
+        self.edges.setdefault(common[-1] if common else self.scene.root, []).append(line)
+
+    def _inside(self, cluster: Cluster, indent: str) -> Iterator[str]:
+        for child in cluster.children:
+            if isinstance(child, Box):
+                yield f"{indent}n{child.id} [{_box(child)}];"
+                continue
+            yield f"{indent}subgraph cluster_{self.clusters} {{"
+            self.clusters += 1
+            title = child.title + (f" × {child.count}" if child.count is not None else "")
+            yield f"{indent}  label={_label(title.strip(), child.details, strong=child.count is None)}; {_CLUSTER};"
+            yield from self._inside(child, indent + "  ")
+            yield f"{indent}}}"
+        yield from (f"{indent}{line};" for line in self.edges.get(cluster, ()))
 
 
 def _box(box: Box) -> str:
+    column = "" if box.group is None else f", group=g{box.group}"
+    return _look(box) + column
+
+
+def _look(box: Box) -> str:
     if box.shape == "point":
         return f'shape=point, width=0.04, color="{_LINE}"'
     if box.shape == "circle":
@@ -77,8 +106,8 @@ def _edge(edge: Edge, boxes: dict[int, Box]) -> str:
     if edge.skip:
         ends = f"n{edge.source}:e -> n{edge.target}:e"
         settings.append("weight=0")
-    elif boxes[edge.source].kind != "table":
-        settings.append("weight=8")
+    elif edge.trunk:
+        settings.append("weight=20")
     if boxes[edge.target].shape == "point":
         settings.append("arrowhead=none")
     if edge.labelled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from tfdsl.backends.graphviz.scene import Box, Cluster, Edge, Scene
 
@@ -13,29 +13,37 @@ def tidy(scene: Scene) -> None:
     _drop_forks(scene, boxes)
     _join_parallel(scene, boxes)
     _mark_skips(scene, boxes)
-    _choose_labels(scene, boxes)
+    inside = locate(scene.root)
+    _mark_trunk(scene, boxes, inside)
+    _choose_labels(scene, boxes, inside)
+
+
+def locate(cluster: Cluster) -> dict[int, tuple[Cluster, ...]]:
+    """For each box, the clusters around it, outermost first."""
+    found: dict[int, tuple[Cluster, ...]] = {}
+
+    def visit(inner: Cluster, around: tuple[Cluster, ...]) -> None:
+        for child in inner.children:
+            if isinstance(child, Cluster):
+                visit(child, (*around, child))
+            else:
+                found[child.id] = around
+
+    visit(cluster, ())
+    return found
 
 
 def _drop_forks(scene: Scene, boxes: dict[int, Box]) -> None:
     """Remove points where a line does not fork, and those that lead nowhere."""
-    changed = True
-    while changed:
-        changed = False
-        leaving: dict[int, list[Edge]] = defaultdict(list)
-        for edge in scene.edges:
-            leaving[edge.source].append(edge)
-        for box in [box for box in boxes.values() if box.shape == "point"]:
-            after = leaving[box.id]
-            if len({edge.target for edge in after}) > 1:
-                continue
-            before = [edge for edge in scene.edges if edge.target == box.id]
-            spliced = [Edge(b.source, a.target, a.type, a.names) for b in before for a in after]
-            kept = [edge for edge in scene.edges if edge.target != box.id and edge.source != box.id]
-            scene.edges = [*kept, *spliced]
-            del boxes[box.id]
-            _remove(scene.root, box)
-            changed = True
-            break
+    for box in [box for box in reversed(boxes.values()) if box.shape == "point"]:
+        after = [edge for edge in scene.edges if edge.source == box.id]
+        if len({edge.target for edge in after}) > 1:
+            continue
+        before = [edge for edge in scene.edges if edge.target == box.id]
+        kept = [edge for edge in scene.edges if box.id not in (edge.source, edge.target)]
+        scene.edges = [*kept, *(Edge(b.source, a.target, a.type, a.names) for b in before for a in after)]
+        del boxes[box.id]
+        _remove(scene.root, box)
     scene.edges.sort(key=lambda edge: (edge.target, edge.source))
 
 
@@ -84,26 +92,31 @@ def _reaches(starts: list[int], goal: int, targets: dict[int, list[int]]) -> boo
     return False
 
 
-def _choose_labels(scene: Scene, boxes: dict[int, Box]) -> None:
-    """Label an edge where its shape is news: it differs from what its source reads, or it enters a cluster."""
-    inside: dict[int, Cluster] = {}
-    _locate(scene.root, inside)
-    shapes: dict[int, set[object]] = defaultdict(set)
+def _mark_trunk(scene: Scene, boxes: dict[int, Box], inside: dict[int, tuple[Cluster, ...]]) -> None:
+    """Put boxes that follow one another without a fork into one column."""
+    entering: dict[int, list[Edge]] = defaultdict(list)
+    leaving: dict[int, list[Edge]] = defaultdict(list)
     for edge in scene.edges:
-        shapes[edge.target].add(edge.type.dims)
-    entered: Counter[tuple[int, int]] = Counter()
+        if not edge.skip and boxes[edge.source].kind not in ("table", "parameter"):
+            leaving[edge.source].append(edge)
+            entering[edge.target].append(edge)
+    for target, edges in entering.items():
+        near = [edge for edge in edges if inside[edge.source] == inside[target]] if len(edges) > 1 else edges
+        if len(near) == 1 and len(leaving[near[0].source]) == 1:
+            (edge,) = near
+            edge.trunk = True
+            source = boxes[edge.source]
+            source.group = source.id if source.group is None else source.group
+            boxes[target].group = source.group
+
+
+def _choose_labels(scene: Scene, boxes: dict[int, Box], inside: dict[int, tuple[Cluster, ...]]) -> None:
+    """Label an edge where its shape is news: it differs from what its source reads, or it enters a loop."""
+    read: dict[int, set[object]] = defaultdict(set)
+    for edge in scene.edges:
+        read[edge.target].add(edge.type.dims)
     for edge in scene.edges:
         source, target = boxes[edge.source], boxes[edge.target]
-        enters = (edge.source, id(inside[edge.target]))
-        new = inside[edge.source] is not inside[edge.target] and target.shape == "point" and not entered[enters]
-        entered[enters] += 1
-        if source.shape == "text" or target.shape == "text" or edge.type.dims not in shapes[edge.source] or new:
-            edge.labelled = not edge.skip and source.shape != "point"
-
-
-def _locate(cluster: Cluster, inside: dict[int, Cluster]) -> None:
-    for child in cluster.children:
-        if isinstance(child, Cluster):
-            _locate(child, inside)
-        else:
-            inside[child.id] = cluster
+        enters = target.shape == "point" and inside[edge.source] != inside[edge.target]
+        news = "text" in (source.shape, target.shape) or edge.type.dims not in read[edge.source] or enters
+        edge.labelled = news and not edge.skip and source.shape != "point"

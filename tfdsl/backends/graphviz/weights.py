@@ -58,11 +58,16 @@ class Weights:
 def weights_in(region: Graph, loops: Loops) -> Iterator[tuple[Node, Loops]]:
     """The weights of a region and of the loops in it, each with the loops around it."""
     for node in region.nodes():
-        if node.op == "weight":
-            yield node, loops
-        for variant, body in enumerate(node.bodies):
-            turns = node.attributes["turns"].count(variant)
-            yield from weights_in(body, (*loops, Loop(node.attributes["path"], str(variant), turns)))
+        yield from weights_of(node, loops)
+
+
+def weights_of(node: Node, loops: Loops) -> Iterator[tuple[Node, Loops]]:
+    """A weight itself, or the weights in the bodies of a loop."""
+    if node.op == "weight":
+        yield node, loops
+    for variant, body in enumerate(node.bodies):
+        turns = node.attributes["turns"].count(variant)
+        yield from weights_in(body, (*loops, Loop(node.attributes["path"], str(variant), turns)))
 
 
 def _key(weight: Node, loops: Loops) -> tuple[Key, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,4 +145,33 @@ def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
         result = opset16.result(output)
         result.set_friendly_name(name)
         results.append(result)
-    return openvino.Model(results, list(b.parameters.values()), b.graph.name or "model")
+    model = openvino.Model(results, list(b.parameters.values()), b.graph.name or "model")
+    _part_numbers(model)
+    return model
+
+
+def _part_numbers(model: openvino.Model) -> None:
+    """Give every reader of a single number a constant of its own.
+
+    The CPU plugin fuses attention into one kernel of several loops, and fails where two of them read one constant.
+    """
+    for node in model.get_ordered_ops():
+        if _is_number(node):
+            readers = sorted(node.output(0).get_target_inputs(), key=_order)
+            for count, reader in enumerate(readers[1:], 2):
+                twin = openvino.op.Constant(node.data.copy())
+                twin.set_friendly_name(f"{node.get_friendly_name()}.{count}")
+                reader.replace_source_output(twin.output(0))
+
+
+def _is_number(node: openvino.Node) -> bool:
+    """Whether a node is a constant of one element; a quantised weight is not counted, since it may lie packed."""
+    return (
+        node.get_type_name() == "Constant"
+        and math.prod(node.get_output_shape(0)) == 1
+        and node.get_element_type() in ELEMENTS.values()
+    )
+
+
+def _order(reader: openvino.Input) -> tuple[str, int]:
+    return reader.get_node().get_friendly_name(), reader.get_index()

@@ -142,39 +142,40 @@ def _chances(
 
 def rotate(b: Builder, a: Attributes, x: Tensor, cos: Tensor, sin: Tensor) -> Operand:
     """The rotated features come first; those beyond them pass through."""
-    features, half = x.dims[-1], cos.dims[-1]
+    half = cos.dims[-1]
     turn = _turn_neighbours if a.interleaved else _turn_halves
-    if 2 * half == features:
-        return turn(b, x, x.dims, *(_between(b, x, each) for each in (cos, sin)))
-    last = x.rank - 1
-    lengths = sizes.shape(b, (2 * half, features - 2 * half))
-    first, rest = b.emit_all("variadic_split", x, b.scalar(last, "int"), lengths)
-    turned = turn(b, first, (*x.dims[:-1], 2 * half), *(_between(b, x, each) for each in (cos, sin)))
-    return b.emit("concat", turned, rest, axis=last)
+    angles = [_between(b, x, each) for each in (cos, sin)]
+    if 2 * half == x.dims[-1]:
+        return turn(b, x, x.dims, half, *angles)
+    lengths = sizes.shape(b, (2 * half, x.dims[-1] - 2 * half))
+    first, rest = b.emit_all("variadic_split", x, b.scalar(x.rank - 1, "int"), lengths)
+    turned = turn(b, first, (*x.dims[:-1], 2 * half), half, *angles)
+    return b.emit("concat", turned, rest, axis=-1)
 
 
-def _between(b: Builder, x: Tensor, angles: Tensor) -> Mask:
-    """Cosines or sines [[batch,] positions, half] with the axes that `x` has between batch and positions."""
-    dims = angles.dims[-2:]
-    if angles.rank == 3 and x.rank > 2:
-        dims = (angles.dims[0], *(1,) * (x.rank - 3), *dims)
-    return Mask(sizes.reshape(b, angles, angles.dims, dims), dims)
+def _between(b: Builder, x: Tensor, angles: Tensor) -> Operand:
+    """Cosines or sines [[batch,] positions, half] with all the axes of `x`."""
+    batch = angles.dims[:1] if angles.rank == 3 else ()
+    dims = (*batch, *(1,) * (x.rank - 2 - len(batch)), *angles.dims[-2:])
+    return sizes.reshape(b, angles, angles.dims, dims)
 
 
-def _turn_halves(b: Builder, x: Operand, dims: tuple[Size, ...], cos: Mask, sin: Mask) -> Operand:
-    """x * cos + (-second half, first half) * sin: the one spelling that becomes a single kernel."""
-    last, half = len(dims) - 1, cos.dims[-1]
-    first, second = b.emit_all("variadic_split", x, b.scalar(last, "int"), sizes.shape(b, (half, half)))
-    crossed = b.emit("concat", b.emit("multiply", second, b.scalar(-1, "float")), first, axis=last)
-    cos_twice, sin_twice = (b.emit("concat", each.value, each.value, axis=len(each.dims) - 1) for each in (cos, sin))
+def _turn_halves(b: Builder, x: Operand, dims: tuple[Size, ...], half: Size, cos: Operand, sin: Operand) -> Operand:
+    """x * cos + (-second half, first half) * sin.
+
+    Of the ways to say it this one becomes a single kernel: four axes on both sides, and the last one called -1 in `concat`
+    and by its number in the split.
+    """
+    first, second = b.emit_all("variadic_split", x, b.scalar(len(dims) - 1, "int"), sizes.shape(b, (half, half)))
+    crossed = b.emit("concat", b.emit("multiply", second, b.scalar(-1, "float")), first, axis=-1)
+    cos_twice, sin_twice = (b.emit("concat", each, each, axis=-1) for each in (cos, sin))
     return b.emit("add", b.emit("multiply", x, cos_twice), b.emit("multiply", crossed, sin_twice))
 
 
-def _turn_neighbours(b: Builder, x: Operand, dims: tuple[Size, ...], cos: Mask, sin: Mask) -> Operand:
-    pairs = (*dims[:-1], cos.dims[-1], 2)
-    apart = sizes.reshape(b, x, dims, pairs)
-    first, second = b.emit_all("split", apart, b.scalar(len(dims), "int"), num_splits=2)
-    cosine, sine = (b.emit("unsqueeze", each.value, b.ints(-1)) for each in (cos, sin))
+def _turn_neighbours(b: Builder, x: Operand, dims: tuple[Size, ...], half: Size, cos: Operand, sin: Operand) -> Operand:
+    pairs = (*dims[:-1], half, 2)
+    first, second = b.emit_all("split", sizes.reshape(b, x, dims, pairs), b.scalar(len(dims), "int"), num_splits=2)
+    cosine, sine = (b.emit("unsqueeze", each, b.ints(-1)) for each in (cos, sin))
     left = b.emit("subtract", b.emit("multiply", first, cosine), b.emit("multiply", second, sine))
     right = b.emit("add", b.emit("multiply", second, cosine), b.emit("multiply", first, sine))
-    return sizes.reshape(b, b.emit("concat", left, right, axis=len(dims)), pairs, dims)
+    return sizes.reshape(b, b.emit("concat", left, right, axis=-1), pairs, dims)

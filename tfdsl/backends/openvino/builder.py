@@ -154,8 +154,9 @@ def identity(output: openvino.Output) -> tuple[str, int]:
 def _shared(array: Array, bits: int) -> openvino.op.Constant:
     """A constant over the memory of an array, which is copied only where it must be put in order or packed."""
     if array.dtype == np.int8 and bits <= 4:
-        packed = openvino.Tensor(_packed(array), openvino.Shape(array.shape), openvino.Type.i4)
-        return openvino.op.Constant(packed, shared_memory=True)
+        packed = _packed(array)  # neither tensor nor constant would keep it alive: the constant is a copy
+        tensor = openvino.Tensor(packed, openvino.Shape(array.shape), openvino.Type.i4)
+        return openvino.op.Constant(tensor, shared_memory=False)
     array = np.require(array, requirements=["C", "W"])
     return openvino.op.Constant(array, shared_memory=True)
 

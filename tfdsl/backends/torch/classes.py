@@ -73,6 +73,7 @@ class Program:
         self.layers: dict[str, Layer] = layers.collect(graph)
         self.helpers: dict[str, None] = {}
         self.root = structure.build(graph)
+        self.root.penalties = penalty_names(graph)
         self.classes: list[Class] = []
         self.functions: list[Function] = []
         self._regions: dict[int, Unit] = {id(graph): self.root}
@@ -100,9 +101,11 @@ class Program:
                 self._gather(item)
             elif item.bodies:
                 self._loops.setdefault(item.attributes["path"], (unit.graph, item))
+                penalties = penalty_names(*item.bodies)
                 for body in item.bodies:
-                    self._regions[id(body)] = structure.build(body, f"{item.attributes['path']}.*")
-                    self._gather(self._regions[id(body)])
+                    inner = self._regions[id(body)] = structure.build(body, f"{item.attributes['path']}.*")
+                    inner.penalties = penalties
+                    self._gather(inner)
 
     def region_unit(self, graph: Graph) -> Unit:
         return self._regions[id(graph)]
@@ -184,7 +187,7 @@ class Program:
         scope = Scope(None, dict(unit.frame.names))
         forward = Forward(self, unit, scope, indent="    ")
         forward.write()
-        settings, local = self._settle(unit, list(scope.plain))
+        settings, local = self.settle_names(unit, list(scope.plain))
         parameters = [f"{p}: Tensor" for p in forward.parameters]
         parameters += [f"{name}: {_KIND_HINTS[kind]}" for (kind, _), name in forward.extras.items()]
         parameters += [f"{identifier(n)}: {_hint(unit.frame.names[n])}{self._default(unit, n)}" for n in _defaults_last(unit, settings)]
@@ -285,7 +288,7 @@ class Program:
 
     # --- names of numbers ----------------------------------------------------------------------------------------------
 
-    def _settle(self, unit: Unit, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    def settle_names(self, unit: Unit, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
         """Of the names that code wants: those that callers give, and the statements that derive the others."""
         given: dict[str, None] = {}
         statements: dict[str, str] = {}
@@ -375,12 +378,17 @@ class Program:
 _KIND_HINTS = {"module": "nn.Module", "weight": "Tensor", "size": "int", "device": "torch.device"}
 
 
+def penalty_names(*graphs: Graph) -> tuple[str, ...]:
+    """The auxiliary losses of graphs and of the loops inside them, each name once."""
+    return tuple(dict.fromkeys(name for graph in graphs for region in graph.regions() for name, _ in region.penalties))
+
+
 def _hint(value: Any) -> str:
     return type(value).__name__ if value is not None else "None"
 
 
 def _result_hint(unit: Unit) -> str:
-    count = len(unit.results) - (len(unit.graph.penalties) if unit.is_region and unit.path == "" else 0)
+    count = len(unit.results) + (len(unit.penalties) if unit.path else 0)
     return "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
 
 
@@ -415,7 +423,7 @@ class _Constructor:
         for path in self._children():
             self._child(path)
         stored = [name for name in self.draft.scope.wanted]
-        settings, local = self.program._settle(self.unit, [*self.wanted, *stored])
+        settings, local = self.program.settle_names(self.unit, [*self.wanted, *stored])
         kept = [f"self.{identifier(name)} = {identifier(name)}" for name in sorted(stored, key=list(self.names).index)]
         return [*local, *kept, *self.made, *self.begun], settings
 

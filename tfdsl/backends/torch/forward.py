@@ -80,6 +80,7 @@ class Forward:
         self.parameters: list[str] = []
         self.extras: dict[tuple[str, str], str] = {}  # (kind, path or symbol) -> the name it comes in under
         self.uses_training = False
+        self.loop_penalties: list[tuple[str, str]] = []  # names, and the variables that sum them
         self._indent = indent
         self._code: dict[Value, Code] = {}
         self._reads: dict[Value, set[str]] = {}  # the variables that a pending expression mentions
@@ -113,13 +114,21 @@ class Forward:
 
     def _finish(self) -> None:
         results = [self.code(value).text for value in self.unit.results]
-        penalties = len(self.graph.penalties) if self.unit.is_region else 0
-        if penalties and self.unit.frame.path == "":
-            names = [name for name, _ in self.graph.penalties]
-            pairs = ", ".join(f'"{n}": {r}' for n, r in zip(names, results[-penalties:], strict=True))
+        sums = self.penalty_sums()
+        if sums and self.unit.frame.path == "":
+            pairs = ", ".join(f'"{name}": {text}' for name, text in sums.items())
             self.line(f"self.penalties = {{{pairs}}}")
-            results = results[:-penalties]
+        else:
+            results += sums.values()
         self.line("return " + ", ".join(results))
+
+    def penalty_sums(self) -> dict[str, str]:
+        """The auxiliary losses of a region: its own, and those of the loops inside it."""
+        if not self.unit.is_region:
+            return {}
+        own = [(name, self.code(value).text) for name, value in self.graph.penalties]
+        parts = {name: [text for each, text in [*self.loop_penalties, *own] if each == name] for name in self.unit.penalties}
+        return {name: " + ".join(texts) or "0.0" for name, texts in parts.items()}
 
     def _input_name(self, value: Value) -> str:
         for name, bound in self.unit.frame.arguments.items():
@@ -134,7 +143,8 @@ class Forward:
         for item in self.unit.items:
             for value in self._consumed(item):
                 self._left[value] = self._left.get(value, 0) + 1
-        for value in self.unit.results:
+        penalties = [value for _, value in self.graph.penalties] if self.unit.is_region else []
+        for value in [*self.unit.results, *penalties]:
             self._left[value] = self._left.get(value, 0) + 1
 
     def _consumed(self, item: Node | Unit) -> list[Value]:
@@ -142,7 +152,7 @@ class Forward:
         return [value for value in values if value is not None and self.graph.node(value).op not in ("weight", "constant")]
 
     def line(self, text: str) -> None:
-        self.lines += wrap(f"{self._indent}{text}")
+        self.lines += [""] if not text else wrap(f"{self._indent}{text}")
 
     def settle(self, value: Value, wanted: str) -> None:
         """Give a value a variable if it is still an expression."""
@@ -580,14 +590,20 @@ class Forward:
     def release(self, name: str) -> None:
         del self._variable[name]
 
-    def start_penalty(self, index: int, name: str) -> str:
-        variable = self.fresh(name)
-        self.line(f"{variable} = 0.0")
-        return variable
+    def start_penalties(self, names: Sequence[str]) -> list[str]:
+        """Variables that sum the auxiliary losses of a loop's turns."""
+        variables = [self.fresh(name) for name in names]
+        for name, variable in zip(names, variables, strict=True):
+            self.line(f"{variable} = 0.0")
+            self.loop_penalties.append((name, variable))
+        return variables
 
-    def inline(self, unit: Unit, arguments: list[str], indented: bool) -> tuple[list[str], list[str]]:
-        """The statements of a region written in place, over the variables given for its inputs; and its results."""
-        inner = Forward(self.program, unit, self.scope, self._indent + ("    " if indented else ""))
+    def inline(self, unit: Unit, arguments: list[str], pad: str) -> tuple[list[str], list[str], list[str]]:
+        """The statements of a region written in place, over the variables given for its inputs.
+
+        With them come the code of its results and of its auxiliary losses.
+        """
+        inner = Forward(self.program, unit, self.scope, self._indent + pad)
         inner.unit = unit
         inner._variable = dict.fromkeys(self._variable, None) | {
             name: held for name, held in self._variable.items() if held is not None and self._left.get(held, 0) > 0
@@ -607,7 +623,8 @@ class Forward:
                 write_loop(inner, item)
             else:
                 inner._node(item)
-        return inner._head + inner.lines, [inner.code(value).text for value in unit.results]
+        results = [inner.code(value).text for value in unit.results]
+        return inner._head + inner.lines, results, list(inner.penalty_sums().values())
 
     def _extras_of(self, outer: Forward) -> None:
         """Share what must be handed in with the code that this stands in."""

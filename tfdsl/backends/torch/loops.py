@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tfdsl.backends.torch import structure
 from tfdsl.backends.torch.names import identifier
 from tfdsl.ir.graph import Node, Value
+from tfdsl.language.diagnostics import SpecError, one
 
 if TYPE_CHECKING:
     from tfdsl.backends.torch.forward import Forward
@@ -61,46 +62,44 @@ def _through_list(
     arguments = [*names, *captured, *forward.extra_arguments(extras)]
     layer = forward.fresh("layer" if names != ["layer"] else "turn")
     every = node.attributes.get("checkpoint")
-    penalties = _start_penalties(forward, bodies)
+    penalties = forward.start_penalties(bodies[0].penalties)
     left = ", ".join([*names, *(f"{name}_" for name in penalties)])
-    if every:
-        _checkpointed(forward, modules, layer, every, left, arguments, bool(penalties))
+    if every and every > 1:
+        if penalties:
+            raise _refuse(node, "turns with a penalty cannot be recomputed in groups", "checkpoint them with every=1")
+        _in_groups(forward, modules, every, left, arguments)
     else:
         forward.line(f"for {layer} in {modules}:")
-        forward.line(f"    {left} = {_call(layer, arguments)}")
+        if every:
+            _recomputed(forward, left, f"{layer}, {', '.join(arguments)}", _call(layer, arguments))
+        else:
+            forward.line(f"    {left} = {_call(layer, arguments)}")
         for name in penalties:
             forward.line(f"    {name} = {name} + {name}_")
     forward.release(layer)
 
 
-def _checkpointed(
-    forward: Forward, modules: str, layer: str, every: int, left: str, arguments: list[str], penalties: bool
-) -> None:
+def _refuse(node: Node, message: str, remedy: str) -> SpecError:
+    return one("T709", f"torch: `{node.attributes['path']}`: {message}", node.span, help=remedy)
+
+
+def _recomputed(forward: Forward, left: str, checkpointed: str, plain: str) -> None:
+    """One step of a loop, which training runs again in the backward pass instead of keeping its activations."""
     forward.needs_helper("checkpoint")
-    if every == 1 or penalties:
-        forward.line(f"for {layer} in {modules}:")
-        forward.line(f"    if {forward.training()}:  # recompute in the backward pass instead of keeping activations")
-        forward.line(f"        {left} = checkpoint({layer}, {', '.join(arguments)}, use_reentrant=False)")
-        forward.line("    else:")
-        forward.line(f"        {left} = {_call(layer, arguments)}")
-        return
-    forward.needs_helper("run_layers" if "," not in left else "run_layers_carrying")
-    run = "run_layers" if "," not in left else "run_layers_carrying"
-    carried = "" if "," not in left else f"{left.count(',') + 1}, "
+    forward.line(f"    if {forward.training()}:  # recompute in the backward pass instead of keeping activations")
+    forward.line(f"        {left} = checkpoint({checkpointed}, use_reentrant=False)")
+    forward.line("    else:")
+    forward.line(f"        {left} = {plain}")
+
+
+def _in_groups(forward: Forward, modules: str, every: int, left: str, arguments: list[str]) -> None:
+    several = "," in left
+    run = "run_layers_carrying" if several else "run_layers"
+    forward.needs_helper(run)
+    inputs = ", ".join(([str(left.count(",") + 1)] if several else []) + arguments)
     forward.line(f"for start in range(0, len({modules}), {every}):")
     forward.line(f"    part = {modules}[start : start + {every}]")
-    forward.line(f"    if {forward.training()}:  # recompute in the backward pass instead of keeping activations")
-    forward.line(f"        {left} = checkpoint({run}, part, {carried}{', '.join(arguments)}, use_reentrant=False)")
-    forward.line("    else:")
-    forward.line(f"        {left} = {run}(part, {carried}{', '.join(arguments)})")
-
-
-def _start_penalties(forward: Forward, bodies: list[structure.Unit]) -> list[str]:
-    """Sums for the auxiliary losses of the turns."""
-    names = []
-    for index, value in enumerate(bodies[0].graph.penalties):
-        names.append(forward.start_penalty(index, value[0]))
-    return names
+    _recomputed(forward, left, f"{run}, part, {inputs}", f"{run}(part, {inputs})")
 
 
 def _plain(
@@ -114,15 +113,42 @@ def _plain(
             runs[-1] = (turn, runs[-1][1] + 1)
         else:
             runs.append((turn, 1))
+    if node.attributes.get("checkpoint"):
+        if len(runs) > 1 or bodies[0].penalties:
+            raise _refuse(node, "turns that own no weights and differ cannot be recomputed", "leave it out of `checkpoint`")
+        _plain_recomputed(forward, node, bodies[0], names, captured)
+        return
+    penalties = forward.start_penalties(bodies[0].penalties)
     for kind, count in runs:
-        unit = bodies[kind]
-        inner = forward.inline(unit, [*names, *captured], indented=count > 1)
         if count > 1:
             text = forward.setting(node, "turns", count) if len(runs) == 1 else str(count)
             forward.line(f"for _ in range({text}):")
-        body, results = inner
-        forward.lines += body
-        pad = "    " if count > 1 else ""
-        moved = [(name, result) for name, result in zip(names, results, strict=True) if name != result]
-        if moved:
-            forward.line(pad + ", ".join(n for n, _ in moved) + " = " + ", ".join(r for _, r in moved))
+        _write_body(forward, bodies[kind], names, captured, penalties, "    " if count > 1 else "")
+
+
+def _write_body(
+    forward: Forward, unit: structure.Unit, names: list[str], captured: list[str], penalties: list[str], pad: str
+) -> None:
+    body, results, sums = forward.inline(unit, [*names, *captured], pad)
+    forward.lines += body
+    for name, text in zip(penalties, sums, strict=True):
+        forward.line(f"{pad}{name} = {name} + {text}")
+    moved = [(name, result) for name, result in zip(names, results, strict=True) if name != result]
+    if moved:
+        forward.line(pad + ", ".join(name for name, _ in moved) + " = " + ", ".join(result for _, result in moved))
+
+
+def _plain_recomputed(
+    forward: Forward, node: Node, unit: structure.Unit, names: list[str], captured: list[str]
+) -> None:
+    """The same, with the turns in a local function that `checkpoint` can run again."""
+    total, every = len(node.attributes["turns"]), node.attributes["checkpoint"]
+    carried = ", ".join(names)
+    forward.line(f"def run_turns(count, {carried}):")
+    forward.line("    for _ in range(count):")
+    _write_body(forward, unit, names, captured, [], "        ")
+    forward.line(f"    return {carried}")
+    forward.line("")
+    forward.line(f"for start in range(0, {total}, {every}):")
+    count = "1" if every == 1 else f"min({every}, {total} - start)"
+    _recomputed(forward, carried, f"run_turns, {count}, {carried}", f"run_turns({count}, {carried})")

@@ -25,6 +25,7 @@ class Unit:
     items: list[Node | Unit] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
+    penalties: tuple[str, ...] = ()  # of a region: the auxiliary losses that it returns behind its results
 
     @property
     def path(self) -> str:
@@ -96,7 +97,7 @@ def build(graph: Graph, path: str = "") -> Unit:
     nodes = [node for node in graph.nodes() if node.op not in LEAVES]
     unit = _unit(graph, frame, nodes, 0)
     unit.inputs = [Value(node) for node in graph.inputs]
-    unit.results = graph.results()
+    unit.results = [value for _, value in graph.outputs]
     return unit
 
 

@@ -63,7 +63,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     declared = layer.callee
     assert isinstance(declared, Declared)
     block = base_block(declared)
-    if body.depth >= DEEPEST_BLOCKS:
+    if len(body.blocks) >= DEEPEST_BLOCKS:
         raise Fault("T212", f"blocks are applied inside each other more than {DEEPEST_BLOCKS} deep", span)
     parameters = declared_parameters(block, body.session.faults)
     inputs, settings = _sort_out(body, block, parameters, layer.given, positional, span)
@@ -81,12 +81,17 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
         place,
         frame,
         (*body.frames, frame),
-        depth=body.depth + 1,
+        blocks=(*body.blocks, block),
+        statements=block.body,
     )
     inside.parameters = Parameters(inside, parameters, settings, overrides_of(declared, body.session.faults))
     bind_inputs(inside, block, inputs, span)
     before = len(body.session.faults.found)
-    results = run_block(inside, block, span)
+    try:
+        results = run_block(inside, block, span)
+    except Fault as fault:
+        inside.report(fault)
+        raise Poisoned from None
     if len(body.session.faults.found) > before:
         raise Poisoned
     names = tuple(output.name.text if output.name else None for output in block.outputs)

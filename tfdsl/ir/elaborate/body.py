@@ -85,7 +85,7 @@ class Body:
     parameters: Any = None
     application: object = field(default_factory=object)
     base: str = ""  # the name that the block was declared under, where a variant of it is applied
-    depth: int = 0
+    blocks: tuple[syntax.Block, ...] = ()  # those that are being applied, this body's own last
     statements: Sequence[syntax.Statement] = ()
 
     # --- names -----------------------------------------------------------------------------------------------------
@@ -133,6 +133,8 @@ class Body:
         for statement in self.statements:
             for each in binders(statement):
                 if each.text == name:
+                    if self.parameters is not None and self.parameters.waiting:
+                        return each.span, "bound here; a parameter sees other parameters and the sizes of the inputs only"
                     inside = isinstance(statement, syntax.Repeat)
                     return (
                         each.span,

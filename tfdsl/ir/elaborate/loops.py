@@ -169,7 +169,7 @@ def _turn(
         frame,
         (),
         outer=body,
-        depth=body.depth,
+        blocks=body.blocks,
         base=body.base,
     )
     place.children["*"] = [inside.place]

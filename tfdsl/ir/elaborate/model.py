@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tfdsl.ir import dims
-from tfdsl.ir.elaborate.application import base_block
 from tfdsl.ir.elaborate.arithmetic import is_size
-from tfdsl.ir.elaborate.blocks import bind_inputs, dtype_of, home, no_parameter, overrides_of, run_block
+from tfdsl.ir.elaborate.blocks import bind_inputs, dtype_of, no_parameter, overrides_of, run_block
 from tfdsl.ir.elaborate.body import Body, Session, new_graph
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
@@ -18,7 +17,7 @@ from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, Place, Poisoned, Reg
 from tfdsl.ir.graph import Frame, Graph, Type
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
-from tfdsl.language.modules import Declared
+from tfdsl.language.modules import Declared, base_block, home
 
 
 class Elaborated:
@@ -79,6 +78,7 @@ def _elaborate(
     region = Region(graph)
     body = Body(session, home(declared).module, region, Place(""), frame, ())
     body.base = block.name.text
+    body.blocks, body.statements = (block,), block.body
     body.parameters = Parameters(body, parameters, {}, settings)
     inputs = _inputs(body, block, optional)
     bind_inputs(body, block, inputs, block.name.span)

@@ -85,6 +85,7 @@ def _operands(
         each = waiting.pop(0) if operand in plain else _by_keyword(op, operand, rest)
         absent = each is None or each.value is ABSENT or each.value is None
         found.append(None if absent else as_tensor(body, each.value, each.span, _wanted(operand)))  # type: ignore[union-attr]
+        _spell_number(body, found[-1], each)
         spans.append(each.span if each is not None else span)
         if absent and operand in plain:
             raise Fault(
@@ -105,6 +106,14 @@ def _wrong_count(op: Op, plain: Sequence[Operand], positional: list[Given], span
     if extra is not None and not isinstance(extra.value, (Tensor, Results)):
         help_ = f"settings are given by keyword: {help_}"
     return Fault("T302", f"{op.name} takes ({names}), and is given {count}", extra.span if extra else span, help=help_)
+
+
+def _spell_number(body: Body, tensor: Tensor | None, given: Given | None) -> None:
+    """Note on a constant what the spec wrote for it."""
+    if tensor is None or given is None or given.expression is None or given.body is None:
+        return
+    if tensor.region is body.region and tensor.node.op == "constant" and body.sees(given.body.frame):
+        tensor.node.spelled["value"] = given.expression
 
 
 def _flatten(positional: Sequence[Given]) -> list[Given]:

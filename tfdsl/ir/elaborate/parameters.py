@@ -82,8 +82,7 @@ class Parameters(Mapping[str, Any]):
     def value(self, name: str) -> Any:
         """The value of a parameter; faults are reported once and poison it."""
         if name in self._waiting:
-            chain = " -> ".join([*self._waiting[self._waiting.index(name) :], name])
-            raise Fault("T311", f"the parameter `{name}` depends on itself ({chain})", self.declared[name].name.span)
+            raise self._cycle(self._waiting[self._waiting.index(name) :])
         if name not in self._values:
             self._waiting.append(name)
             try:
@@ -99,6 +98,25 @@ class Parameters(Mapping[str, Any]):
         if value is POISON:
             raise Poisoned
         return value
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a parameter is being evaluated just now."""
+        return bool(self._waiting)
+
+    def _cycle(self, names: list[str]) -> Fault:
+        following = [*names[1:], names[0]]
+        places = [self.origins.get(name, ("", None))[1] or self.declared[name].name.span for name in names]
+        return Fault(
+            "T311",
+            f"the parameter `{names[0]}` depends on itself",
+            places[0],
+            note=f"needs `{following[0]}`",
+            others=tuple(
+                Label(place, f"`{name}` needs `{after}`")
+                for name, place, after in zip(names[1:], places[1:], following[1:], strict=True)
+            ),
+        )
 
     def settle(self) -> None:
         """Evaluate all, so that every fault is found, and enter the plain ones into the frame's names."""

@@ -1,0 +1,164 @@
+"""Shared, generated from spec.tfm. It is yours: train it, change it, ship it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None = None,
+    softcap: float | None = None,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
+    sinks: Tensor | None = None,
+    drop: float = 0.0,
+) -> Tensor:
+    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023), which no fused kernel takes."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks[:, None, None].expand(*scores.shape[:-1], 1)), dim=-1)
+    weights = scores.softmax(dim=-1)
+    if sinks is not None:
+        weights = weights[..., :-1]
+    if allowed is not None:
+        weights = weights.masked_fill(~allowed, 0.0)
+    return F.dropout(weights, drop) @ v
+
+
+class SharedInnerLayer(nn.Module):
+    """x [batch, seq, width], y [batch, seq, width] -> [batch, seq, width], [batch, seq, width]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(width, width, bias=False)
+        nn.init.xavier_uniform_(self.lin.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        layer: nn.Module,
+        mlp: nn.Module,
+    ) -> tuple[Tensor, Tensor]:
+        x = layer(x)
+        y = mlp(y) + self.lin(y)
+        return x, y
+
+
+class SharedOuterLayer(nn.Module):
+    """x [batch, seq, width] -> [batch, seq, width]."""
+
+    def __init__(self, width: int, turns: int) -> None:
+        super().__init__()
+        self.inp = nn.Linear(width, width)
+        self.inner = nn.ModuleList(SharedInnerLayer(width) for _ in range(turns))
+        nn.init.xavier_uniform_(self.inp.weight)
+        nn.init.zeros_(self.inp.bias)
+
+    def forward(self, x: Tensor, layer: nn.Module, mlp: nn.Module) -> Tensor:
+        y = self.inp(x)
+        for layer_1 in self.inner:
+            x, y = layer_1(x, y, layer, mlp)
+        x = x + y
+        return x
+
+
+class Layer(nn.Module):
+    """x [batch, seq, w] -> [batch, seq, w]."""
+
+    def __init__(self, w: int) -> None:
+        super().__init__()
+        self.sinks = nn.Parameter(torch.empty(2))
+        self.n1 = nn.LayerNorm(w, bias=False)
+        self.q = nn.Linear(w, w)
+        self.k = nn.Linear(w, w)
+        self.v = nn.Linear(w, w)
+        self.o = nn.Linear(w, w)
+        nn.init.normal_(self.sinks, std=1.0)
+        nn.init.xavier_uniform_(self.q.weight)
+        nn.init.zeros_(self.q.bias)
+        nn.init.xavier_uniform_(self.k.weight)
+        nn.init.zeros_(self.k.bias)
+        nn.init.xavier_uniform_(self.v.weight)
+        nn.init.zeros_(self.v.bias)
+        nn.init.xavier_uniform_(self.o.weight)
+        nn.init.zeros_(self.o.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = self.n1(x)
+        q = self.q(both).unflatten(2, (2, -1)).transpose(1, 2)
+        k = self.k(both).unflatten(2, (2, -1)).transpose(1, 2)
+        v = self.v(both).unflatten(2, (2, -1)).transpose(1, 2)
+        queries = torch.arange(q.shape[2], device=q.device)[:, None]
+        keys = torch.arange(k.shape[2], device=k.device)
+        a = attention(
+            q,
+            k,
+            v,
+            softcap=5.0,
+            allowed=((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1)),
+            sinks=self.sinks,
+        )
+        return x + self.o(a.transpose(1, 2).flatten(2))
+
+    def forward_2(self, x: Tensor, memory: Tensor) -> Tensor:
+        h = self.n1(x)
+        q = self.q(h).unflatten(2, (2, -1)).transpose(1, 2)
+        both = torch.cat((h, memory), dim=1)
+        k = self.k(both).unflatten(2, (2, -1)).transpose(1, 2)
+        v = self.v(both).unflatten(2, (2, -1)).transpose(1, 2)
+        queries = torch.arange(q.shape[2], device=q.device)[:, None]
+        keys = torch.arange(k.shape[2], device=k.device)
+        a = attention(
+            q,
+            k,
+            v,
+            softcap=5.0,
+            allowed=((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1)),
+            sinks=self.sinks,
+        )
+        return x + self.o(a.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """x [batch, seq, w] -> [batch, seq, w]."""
+
+    def __init__(self, w: int) -> None:
+        super().__init__()
+        hidden = 2 * w
+        self.fc = nn.Linear(w, hidden)
+        self.proj = nn.Linear(hidden, w)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        nn.init.xavier_uniform_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(F.silu(self.fc(x)))
+
+
+class Shared(nn.Module):
+    """x [batch, seq, width] -> [batch, seq, width]."""
+
+    def __init__(self, width: int = 16, turns: int = 3) -> None:
+        super().__init__()
+        self.outer = nn.ModuleList(SharedOuterLayer(width, turns) for _ in range(2))
+        self.layer = Layer(w=width)
+        self.mlp = MLP(w=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_1 = x
+        for layer in self.outer:
+            x_1 = layer(x_1, self.layer, self.mlp)
+        z = self.layer.forward_2(x_1, x)
+        return z
