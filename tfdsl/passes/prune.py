@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tfdsl.ir.graph import Graph, Node, Value
-from tfdsl.passes.matrices import reads, treat
+from tfdsl.language.diagnostics import one
+from tfdsl.passes.matrices import treat
 from tfdsl.passes.options import Between
 from tfdsl.passes.report import PassResult, Report
 
@@ -13,14 +14,19 @@ from tfdsl.passes.report import PassResult, Report
 def prune(
     graph: Graph,
     paths: str,
-    sparsity: Annotated[float, Between(0, 1, open_end=True)] = 0.5,
+    sparsity: Annotated[float, Between(0, 1, open_end=True)] | None = None,
     *,
     pattern: Literal["2:4"] | None = None,
 ) -> PassResult:
     """Prune the weights that `paths` names: a share of each, or with "2:4" two of every four along the last axis.
 
-    Raises `SpecError`: T604 where no weight matches, T603 where pattern and sparsity contradict each other.
+    Raises `SpecError`: T604 where no weight matches, T603 where pattern and sparsity do not go together.
     """
+    if sparsity is None and pattern is None:
+        raise one("T603", "`prune` needs a sparsity or a pattern", help='sparsity=0.5, or pattern="2:4"')
+    if pattern is not None and sparsity not in (None, 0.5):
+        raise one("T603", f'`pattern="{pattern}"` is a sparsity of 0.5, not {sparsity}')
+    share = 0.5 if sparsity is None else float(sparsity)
     graph = graph.copy()
     report = Report("prune")
 
@@ -30,12 +36,8 @@ def prune(
             return "it is pruned already"
         if pattern is not None and (not isinstance(last, int) or last % 4):
             return f"its last axis is {last}, which groups of four do not divide"
-        attributes = {"sparsity": float(sparsity), "pattern": pattern}
-        return Value(region.add("prune", [value], attributes, like=weight).id)
+        return Value(region.add("prune", [value], {"sparsity": share, "pattern": pattern}, like=weight).id)
 
-    done = f"keeps {pattern.replace(':', ' of every ')}" if pattern else f"loses {sparsity:.0%}"
+    done = "keeps the two largest of every four" if pattern else f"loses {share:.0%} of its elements"
     treat(graph, paths, report, treatment, ("prune",), done)
     return graph, report
-
-
-__all__ = ["prune", "reads"]

@@ -13,7 +13,7 @@ from tfdsl.backends.graphviz.place import Known, Leaf, Place
 from tfdsl.backends.graphviz.plan import Plan
 from tfdsl.backends.graphviz.scene import Box, Cluster, Scene
 from tfdsl.backends.graphviz.turns import Run, runs
-from tfdsl.backends.graphviz.weights import Loop, Loops, Weights, weights_in, weights_of
+from tfdsl.backends.graphviz.weights import Loop, Loops, Weights, own_loops, weights_in, weights_of
 from tfdsl.ir.graph import Frame, Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.report.quantities import short_count
@@ -43,6 +43,7 @@ class _Composer:
         self.weights = Weights()
         self.depth = depth
         self.names: dict[int, str] = {}
+        self.leaves: dict[tuple[str, Loops], Leaf] = {}
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -53,7 +54,7 @@ class _Composer:
                 continue
             closed = place.plan.closed(node)
             if node.op == "weight":
-                place.know(node, Known(leaf=Leaf(node, place.graph, self._holder(place, node), place.loops)))
+                place.know(node, Known(leaf=self._weight(place, node)))
                 if closed is not None:
                     self.weights.give(self._block(place, node, closed).id, node, place.loops)
             elif node.op in OF_WEIGHTS:
@@ -112,6 +113,13 @@ class _Composer:
                 box = self.scene.add(leaf.holder, "text", "table", leaf.title())
             leaf.box = box.id
         return leaf.box
+
+    def _weight(self, place: Place, node: Node) -> Leaf:
+        """A weight as a leaf, one for all its nodes; it stands outside the loops that it does not vary with."""
+        own = own_loops(node, place.loops)
+        inner = place.loops.index(own[-1]) + 1 if own else 0
+        holder = self._holder(place, node) if inner == len(place.loops) else place.holders[inner]
+        return self.leaves.setdefault((node.attributes["path"], own), Leaf(node, place.graph, holder, place.loops))
 
     def _give_bodies(self, box: Box, place: Place, node: Node) -> None:
         for weight, loops in weights_of(node, place.loops):
@@ -219,7 +227,10 @@ class _Composer:
         ]
         level = place.plan.level(node, place.level)
         loops = (*place.loops, loop._replace(turns=1))
-        inside = Place(body, Plan(body, tables, level, self.depth), cluster, loops, level)
+        plan = Plan(body, tables, level, self.depth)
+        if plan.only is not None:
+            cluster.details.insert(0, plan.only.block)
+        inside = Place(body, plan, cluster, loops, level, holders=(*place.holders, self._holder(place, node)))
         for inner, known, type_ in zip(body.inputs, carried, node.types, strict=False):
             fork = self.scene.add(cluster, "point", "value", "")
             self.feed(fork, known._replace(name=""), type_)

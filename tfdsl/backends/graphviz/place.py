@@ -59,6 +59,7 @@ class Place:
     holder: Cluster
     loops: Loops
     level: int
+    holders: tuple[Cluster, ...] = ()  # for each loop around the region, the cluster that the loop stands in
     known: dict[Value, Known] = field(default_factory=dict)
     opened: dict[Frame, Cluster] = field(default_factory=dict)
     closed: dict[Frame, Box] = field(default_factory=dict)

@@ -15,7 +15,9 @@ _SHAPE_ONLY = ("positions", "iota", "constant")
 class Plan:
     """Which blocks of a region are drawn how, and which of its values are plain tables of numbers.
 
-    `level` counts the blocks that are open around the region, `depth` how many may be; `closed_loops` draws loops as boxes.
+    `level` counts the blocks that are open around the region, `depth` how many may be. A block that is all there is in its
+    region, or that is nothing but plumbing, is not drawn: its nodes are drawn as if they stood outside it. `only` is the
+    innermost block that is all there is in the region.
     """
 
     def __init__(self, graph: Graph, tables: Iterable[Value], level: int, depth: int):
@@ -24,6 +26,7 @@ class Plan:
         for node in self.nodes:
             if _is_table(node, self.tables):
                 self.tables.update(Value(node.id, index) for index in range(len(node.types)))
+        self.only: Frame | None = None
         self._depth = depth
         self._states: dict[Frame, Enum] = {}
         self._levels: dict[Frame, int] = {}
@@ -62,8 +65,9 @@ class Plan:
             nodes = [node for node, _ in inside]
             alone = all(scope and scope[0] is frame for scope in shown)
             free = self._depth > 1 and (alone or any(node.op == "repeat" for node in nodes))
-            if not any(self._shows(node) for node in nodes):
+            if alone and self._depth > 1 or not any(self._shows(node) for node in nodes):
                 self._states[frame] = HOLLOW
+                self.only = frame if alone else self.only
             elif free or level + 1 < self._depth:
                 self._states[frame] = OPEN
             else:

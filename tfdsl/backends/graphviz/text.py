@@ -25,11 +25,11 @@ _LINE, _FAINT, _SMALL = "#4a4a4a", "#666666", 9
 _LONGEST = 48
 
 _CLUSTER = 'style="rounded,filled"; color="#9a9a9a"; fillcolor="#00000008"; labeljust=r; labelloc=b; margin=12'
-_TIE = 'n{} -> n{} [style=dashed, arrowhead=none, constraint=false, color="#9a9a9a"]'
+_TIE = 'n{} -> n{} [style=dashed, arrowhead=none, weight=0, minlen=0, color="#9a9a9a"]'
 _DEFAULTS = (
-    f'graph [rankdir=BT, fontname="{FONT}", fontsize=13, nodesep=0.4, ranksep=0.3, pad=0.2, labelloc=b]',
+    f'graph [rankdir=BT, fontname="{FONT}", fontsize=13, nodesep=0.4, ranksep=0.22, pad=0.2, labelloc=b]',
     f'node [shape=box, style="rounded,filled", fontname="{FONT}", fontsize=12, color="{_LINE}", margin="0.14,0.05", height=0.3]',
-    f'edge [fontname="{FONT}", fontsize={_SMALL}, color="{_LINE}", fontcolor="{_FAINT}", arrowsize=0.6]',
+    f'edge [color="{_LINE}", arrowsize=0.6]',
 )
 
 
@@ -50,8 +50,9 @@ class _Writer:
         self.clusters = 0
         self.around = locate(scene.root)
         self.edges: dict[Cluster, list[str]] = {}
-        for edge in scene.edges:
-            self._place(edge.source, edge.target, _edge(edge, self.boxes))
+        for number, edge in enumerate(scene.edges):
+            for line in _edge(edge, number, self.boxes):
+                self._place(edge.source, edge.target, line)
         for first, second in scene.ties:
             self._place(first, second, _TIE.format(first, second))
 
@@ -85,8 +86,7 @@ class _Writer:
 
 
 def _box(box: Box) -> str:
-    column = "" if box.group is None else f", group=g{box.group}"
-    return _look(box) + column
+    return _look(box) + _column(box.group)
 
 
 def _look(box: Box) -> str:
@@ -100,26 +100,38 @@ def _look(box: Box) -> str:
     return f'label={_label(box.title, box.details, box.strong)}, fillcolor="{COLOURS[box.kind]}"'
 
 
-def _edge(edge: Edge, boxes: dict[int, Box]) -> str:
-    ends = f"n{edge.source} -> n{edge.target}"
-    settings = []
+def _edge(edge: Edge, number: int, boxes: dict[int, Box]) -> list[str]:
+    """The lines of an edge. A label is a node of its own on the line: beside the line, it would bend it."""
+    source, target = f"n{edge.source}", f"n{edge.target}"
+    pull = ["weight=20"] if edge.trunk else []
+    head = ["arrowhead=none"] if boxes[edge.target].shape == "point" else []
     if edge.skip:
-        ends = f"n{edge.source}:e -> n{edge.target}:e"
-        settings.append("weight=0")
-    elif edge.trunk:
-        settings.append("weight=20")
-    if boxes[edge.target].shape == "point":
-        settings.append("arrowhead=none")
-    if edge.labelled:
-        settings.append(f"label={_quote(_edge_label(edge))}")
-    elif edge.names:
-        settings.append(f"label={_quote(' ' + ', '.join(map(_clean, edge.names)))}")
-    return f"{ends} [{', '.join(settings)}]" if settings else ends
+        return [f"{source}:e -> {target}:e [{', '.join(['weight=0', *head])}]"]
+    label = _edge_label(edge)
+    if not label:
+        return [f"{source} -> {target}" + _settings(pull + head)]
+    column = boxes[edge.source].group if edge.trunk else None
+    look = f'shape=plaintext, style="", margin="0.02,0", height=0.15, fontsize={_SMALL}, fontcolor="{_FAINT}"'
+    return [
+        f"e{number} [{look}, label={_quote(label)}{_column(column)}]",
+        f"{source} -> e{number}" + _settings([*pull, "arrowhead=none"]),
+        f"e{number} -> {target}" + _settings(pull + head),
+    ]
+
+
+def _settings(settings: list[str]) -> str:
+    return f" [{', '.join(settings)}]" if settings else ""
+
+
+def _column(group: int | None) -> str:
+    return "" if group is None else f", group=g{group}"
 
 
 def _edge_label(edge: Edge) -> str:
     names = ", ".join(map(_clean, edge.names))
-    return f" {names}: {shape(edge.type)}" if names else f" {shape(edge.type)}"
+    if not edge.labelled:
+        return names
+    return f"{names}: {shape(edge.type)}" if names else shape(edge.type)
 
 
 def shape(type_: Type) -> str:

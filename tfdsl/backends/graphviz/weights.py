@@ -70,9 +70,14 @@ def weights_of(node: Node, loops: Loops) -> Iterator[tuple[Node, Loops]]:
         yield from weights_in(body, (*loops, Loop(node.attributes["path"], str(variant), turns)))
 
 
+def own_loops(weight: Node, loops: Loops) -> Loops:
+    """The loops whose turns have a weight each; in the others it is the same in all turns."""
+    return tuple(loop for loop in loops if weight.attributes["path"].startswith(loop.path + ".*"))
+
+
 def _key(weight: Node, loops: Loops) -> tuple[Key, int]:
     """What makes a weight the same weight, and the parameters that a box counts for it."""
-    path = weight.attributes["path"]
-    own = [loop for loop in loops if path.startswith(loop.path + ".*")]
+    own = own_loops(weight, loops)
     elements = math.prod(dim for dim in weight.type.dims if isinstance(dim, int))
-    return (path, weight.type, tuple(loop.part for loop in own)), elements * math.prod(loop.turns for loop in own)
+    key = weight.attributes["path"], weight.type, tuple(loop.part for loop in own)
+    return key, elements * math.prod(loop.turns for loop in own)

@@ -11,6 +11,7 @@ from typing import Any, Union
 import numpy.typing as npt
 import openvino
 from openvino import opset16
+from openvino.passes import Manager, Serialize
 
 from tfdsl.backends.flatten import bits_by_path, check_sizes, fix_sizes
 from tfdsl.backends.openvino.attention import never_empty
@@ -45,8 +46,8 @@ def build(
     model = make(graph, weights, dims)
     # The weights are in place before the file that reads them.
     with atomic_file(target) as xml, atomic_file(target.with_suffix(".bin")) as data:
-        serialise = openvino.passes.Manager()
-        serialise.register_pass("Serialize", str(xml), str(data))
+        serialise = Manager()
+        serialise.register_pass(Serialize(str(xml), str(data)))
         serialise.run_passes(model)
 
 

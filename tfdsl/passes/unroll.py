@@ -1,0 +1,106 @@
+"""Loops unrolled: every turn as nodes of its own, every weight under a path without `*`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tfdsl.ir.graph import Frame, Graph, Node, Value
+from tfdsl.language.diagnostics import one
+
+MOST_NODES = 1_000_000
+
+
+def unroll(graph: Graph) -> Graph:
+    """The graph without `repeat` nodes. Raises `SpecError` (T606) for one that would have more than a million nodes."""
+    count = count_unrolled(graph)
+    if count > MOST_NODES:
+        span = max(graph.nodes(), key=_weight_of).span
+        message = f"`{graph.name}` would have {count:,} nodes unrolled, and {MOST_NODES:,} are the most"
+        raise one("T606", message, span, help="fewer turns, or a target that keeps loops")
+    flat = Graph(graph.name)
+    flat.frame, flat.constraints = graph.frame, list(graph.constraints)
+    values: dict[Value, Value] = {}
+    for node in map(graph.node, graph.inputs):
+        values[Value(node.id)] = Value(_copy(flat, node, values, _Turn((), ())).id)
+    _lay_out(flat, graph, values, _Turn((), ()))
+    flat.outputs = [(name, values[value]) for name, value in graph.outputs]
+    return flat
+
+
+def count_unrolled(graph: Graph) -> int:
+    """How many nodes a graph has once its loops are unrolled."""
+    return sum(_weight_of(node) for node in graph.nodes())
+
+
+def _weight_of(node: Node) -> int:
+    if node.op != "repeat":
+        return 1
+    sizes = [count_unrolled(body) for body in node.bodies]
+    return sum(sizes[body] for body in node.attributes["turns"])
+
+
+class _Turn:
+    """One turn: the loop indices around it, the scope that its loop is in, and its own copies of the frames in it."""
+
+    def __init__(self, indices: tuple[int, ...], scope: tuple[Frame, ...]):
+        self.indices = indices
+        self._scope = scope
+        self._frames: dict[int, Frame] = {}
+
+    def path(self, path: str) -> str:
+        """A weight path with the indices of this turn."""
+        for index in self.indices:
+            path = path.replace("*", str(index), 1)
+        return path
+
+    def scope(self, scope: tuple[Frame, ...]) -> tuple[Frame, ...]:
+        """The frames that a node of the body is in, out here."""
+        for frame in scope:
+            if id(frame) not in self._frames:
+                self._frames[id(frame)] = replace(frame, path=self.path(frame.path))
+        return (*self._scope, *(self._frames[id(frame)] for frame in scope))
+
+
+def _lay_out(flat: Graph, region: Graph, values: dict[Value, Value], turn: _Turn) -> None:
+    """Add the nodes of a region; `values` holds what stands for its values, its inputs at first and all of them after."""
+    for node in region.nodes():
+        if node.op == "repeat":
+            _turns(flat, node, values, turn)
+        elif node.op != "input":
+            made = _copy(flat, node, values, turn)
+            for index in range(len(node.types)):
+                values[Value(node.id, index)] = Value(made.id, index)
+    flat.penalties += [(name, values[value]) for name, value in region.penalties]
+
+
+def _turns(flat: Graph, loop: Node, values: dict[Value, Value], turn: _Turn) -> None:
+    inputs = [values[value] for value in loop.inputs if value is not None]
+    carried, captured = inputs[: loop.attributes["carried"]], inputs[loop.attributes["carried"] :]
+    scope = turn.scope(loop.scope)
+    for index, variant in enumerate(loop.attributes["turns"]):
+        body = loop.bodies[variant]
+        given = zip(body.inputs, (*carried, *captured), strict=True)
+        inside = {Value(place): value for place, value in given}
+        _lay_out(flat, body, inside, _Turn((*turn.indices, index), scope))
+        carried = [inside[value] for _, value in body.outputs]
+    for position, value in enumerate(carried):
+        values[Value(loop.id, position)] = value
+
+
+def _copy(flat: Graph, node: Node, values: Mapping[Value, Value], turn: _Turn) -> Node:
+    attributes: dict[str, Any] = dict(node.attributes)
+    if node.op == "weight":
+        attributes["path"] = turn.path(attributes["path"])
+    return flat.add(
+        node.op,
+        [None if value is None else values[value] for value in node.inputs],
+        attributes,
+        node.types,
+        name=node.name,
+        scope=turn.scope(node.scope),
+        span=node.span,
+        spelled=dict(node.spelled),
+        labels=node.labels,
+    )
