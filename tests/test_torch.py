@@ -96,7 +96,7 @@ model Turns(tokens: int[batch, seq]) -> logits: [batch, seq, 11], pooled: [batch
   repeat layers[depth] as i {
     wide = width * (i % 2 + 1)
     h = Attention(rms_norm(x) as norm, drop=drop) as attn
-    x = x + h |> drop_path(p=drop * i / depth)
+    x = x + (h |> drop_path(p=drop * i / depth))
     x = x + (linear(x, out=wide) as up |> relu |> linear(out=width) as down)
     penalty size = mean(mean(mean(x * x)))
   }
@@ -141,6 +141,7 @@ def test_penalties_are_summed_over_the_turns(tmp_path: Path) -> None:
 
 
 def test_dropout_in_training_only(tmp_path: Path) -> None:
+    torch.manual_seed(0)
     model = backend.make(spec(tmp_path, TURNS, drop=0.5))
     tokens = torch.arange(10).reshape(2, 5)
     model.eval()

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tfdsl.ir.elaborate import elaborate
-from tfdsl.ir.elaborate.application import base_block
-from tfdsl.ir.elaborate.blocks import overrides_of
+from tfdsl.ir.elaborate.check import ModuleCheck, check_module
+from tfdsl.ir.elaborate.parameters import Parameters
 from tfdsl.language import modules, syntax
-from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError
-from tfdsl.language.modules import Declared, Module
+from tfdsl.language.diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
+from tfdsl.language.modules import Declared, Module, is_model
+from tfdsl.mappings import read_mapping
+from tfdsl.plans import read_plan
 
 
 @dataclass
@@ -37,14 +38,13 @@ def check_file(path: str | os.PathLike[str]) -> Checked:
     except SpecError as error:
         checked.faults = list(error.diagnostics)
         return checked
-    for declared in module.models():
-        missing = _without_value(declared)
-        if missing is not None:
-            checked.unsettled[declared.name] = missing
-            continue
-        checked.models.append(declared.name)
-        _read(declared, faults)
-    _check_plans(module, faults)
+    read = check_module(module)
+    checked.models = [each.name for each in module.models() if each.name not in read.unsettled]
+    checked.unsettled = read.unsettled
+    for diagnostic in read.faults:
+        faults.add(diagnostic)
+    _check_plans(module, read, faults)
+    _check_mappings(module, read, faults)
     return _finish(checked, faults)
 
 
@@ -62,27 +62,39 @@ def check_model(
     return checked
 
 
-def _read(declared: Declared, faults: Collector) -> None:
-    optional = tuple(each.name.text for each in base_block(declared).inputs if each.optional)
-    for inputs in ((), optional) if optional else ((),):
-        try:
-            elaborate(declared, {}, inputs)
-        except SpecError as error:
-            for diagnostic in error.diagnostics:
-                faults.add(diagnostic)
+def _check_plans(module: Module, read: ModuleCheck, faults: Collector) -> None:
+    for plan in module.plans.values():
+        declared = _model_of(module, plan.model, faults)
+        if declared is not None:
+            read_plan(plan, module, declared, _parameters(read, declared), faults)
 
 
-def _without_value(declared: Declared) -> str | None:
-    """A parameter that neither the model nor what it extends gives a value: such a model is there to be extended."""
-    given = overrides_of(declared, Collector())
-    for statement in base_block(declared).body:
-        if isinstance(statement, syntax.Parameter) and statement.default is None and statement.name.text not in given:
-            return statement.name.text
+def _check_mappings(module: Module, read: ModuleCheck, faults: Collector) -> None:
+    for mapping in module.mappings.values():
+        declared = _model_of(module, mapping.model, faults)
+        if declared is not None:
+            elaborated = read.models.get(declared.name)
+            read_mapping(mapping, module, elaborated.graph if elaborated else None, faults)
+
+
+def _model_of(module: Module, name: syntax.Name, faults: Collector) -> Declared | None:
+    """The model that a plan or a mapping is for."""
+    found = module.find(name.text)
+    if found is not None and is_model(found):
+        return found
+    visible = (*module.own.values(), *module.imported.values())
+    help_ = did_you_mean(name.text, [each.name for each in visible if is_model(each)])
+    if found is None:
+        faults.add(Diagnostic("T201", f"no model is called `{name.text}`", name.span, help=help_))
+    else:
+        others = (Label(found.item.name.span, "declared here"),)
+        faults.add(Diagnostic("T201", f"`{name.text}` is a block, not a model", name.span, others=others, help=help_))
     return None
 
 
-def _check_plans(module: Module, faults: Collector) -> None:
-    """Plans and mappings are checked by the phase that runs them."""
+def _parameters(read: ModuleCheck, declared: Declared) -> Parameters | None:
+    elaborated = read.models.get(declared.name)
+    return elaborated.parameters if elaborated else None
 
 
 def _finish(checked: Checked, faults: Collector) -> Checked:

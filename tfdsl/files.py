@@ -14,10 +14,10 @@ from tfdsl.language.diagnostics import one
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, moved there when the block ends well and removed when it does not."""
+    """A temporary path beside `path` with its suffix, moved there when the block ends well and removed when it does not."""
     target = Path(path)
     with _reporting(target):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=_parent(target))
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=_parent(target))
         os.close(handle)
         temporary = Path(name)
         try:

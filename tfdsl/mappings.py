@@ -107,7 +107,9 @@ class _Rule:
             raise Fault("T621", "a placeholder is a name in braces, as {i}", self.theirs.span)
         for name in self.placeholders:
             if name not in self.used:
-                raise Fault("T621", f"`{{{name}}}` does not say which weight of ours it counts", self.theirs.span, help=_HELP)
+                raise Fault(
+                    "T621", f"`{{{name}}}` does not say which weight of ours it counts", self.theirs.span, help=_HELP
+                )
             if self.placeholders.count(name) > 1:
                 raise Fault("T621", f"`{{{name}}}` stands twice in one name", self.theirs.span)
 
@@ -117,14 +119,24 @@ class _Rule:
         if isinstance(tree, (syntax.Path, syntax.Index, syntax.Member)):
             return self.weight(tree)
         listed = ", ".join(CHANGES)
-        raise Fault("T622", "a rule maps to a weight, or to a change of layout of one", tree.span, help=f"these are {listed}")
+        raise Fault(
+            "T622", "a rule maps to a weight, or to a change of layout of one", tree.span, help=f"these are {listed}"
+        )
 
     def weight(self, tree: syntax.Expression) -> OurWeight:
         parts, indices = self.parts(tree)
         path = ".".join(parts)
         if self.known is not None and path not in [each.path for each in self.known]:
             near = did_you_mean(path, [each.path for each in self.known]).replace(".*", "[i]")
-            raise Fault("T623", f"the model has no weight `{tree.span.text}`", tree.span, help=near or "`tfm show` lists them")
+            raise Fault(
+                "T623", f"the model has no weight `{tree.span.text}`", tree.span, help=near or "`tfm show` lists them"
+            )
+        for place, index in enumerate(indices):
+            boxes = [box for each in self.known or () if each.path == path for box in each.boxes]
+            if self.known is not None and isinstance(index, int) and not any(index in box[place] for box in boxes):
+                raise Fault(
+                    "T623", f"the model has no weight `{tree.span.text}`: its loop has no turn {index}", tree.span
+                )
         return OurWeight(path, tuple(indices))
 
     def parts(self, tree: syntax.Expression) -> tuple[list[str], list[str | int]]:
@@ -188,7 +200,9 @@ class _Rule:
             if key not in found:
                 raise Fault("T622", f"`{name}` needs `{key}`", tree.span, help=_signature(name, kind))
         if "part" in found and found["part"] >= found["parts"]:
-            raise Fault("T622", f"part {found['part']} of {found['parts']} is one too many: they count from 0", tree.span)
+            raise Fault(
+                "T622", f"part {found['part']} of {found['parts']} is one too many: they count from 0", tree.span
+            )
         return found
 
 
@@ -202,7 +216,11 @@ def _is_count(value: Any, least: int) -> bool:
 _SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "axes": (
         "a list of axes, each once: [1, 0]",
-        lambda value: isinstance(value, tuple) and all(_is_count(v, 0) for v in value) and sorted(value) == list(range(len(value))),
+        lambda value: (
+            isinstance(value, tuple)
+            and all(_is_count(v, 0) for v in value)
+            and sorted(value) == list(range(len(value)))
+        ),
     ),
     "count": ("a whole number above one", lambda value: _is_count(value, 2)),
     "index": ("a whole number, zero or more", lambda value: _is_count(value, 0)),

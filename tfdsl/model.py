@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch  # noqa: TID251
 
     from tfdsl.build import Built
+    from tfdsl.plans import Plan
     from tfdsl.report import Report
     from tfdsl.verify import Verdict
 
@@ -61,6 +62,12 @@ class Model:
     @property
     def module(self) -> Module:
         return self.declared.module
+
+    def plan(self, name: str) -> Plan:
+        """A plan of the model's file, evaluated for the model's parameters. Raises `SpecError`."""
+        from tfdsl.plans import find_plan
+
+        return find_plan(self.module, name, self.declared, self.parameters)
 
     def report(
         self,

@@ -1,4 +1,4 @@
-"""The settings that a plan's `train` section may have, and how each is read: tables, and one function a kind of value."""
+"""The settings that a plan's `train` section may have, and how each is read."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Option:
 
 
 _RATE, _COUNT, _SHARE = "a number above zero", "a whole number, zero or more", "a number, zero or more"
+_DECAY = {
+    "warmup": Option(_COUNT, 0),
+    "steps": Option("a whole number above zero", required=True),
+    "floor": Option(_SHARE, 0.0),
+}
 CHOICES: dict[str, dict[str, dict[str, Option]]] = {
     "loss": {"cross_entropy": {"shift": Option(_COUNT, 0)}, "mean_squared_error": {}},
     "optimizer": {
@@ -50,17 +55,11 @@ CHOICES: dict[str, dict[str, dict[str, Option]]] = {
     },
     "schedule": {
         "constant": {},
-        **{
-            name: {
-                "warmup": Option(_COUNT, 0),
-                "steps": Option("a whole number above zero", required=True),
-                "floor": Option(_SHARE, 0.0),
-            }
-            for name in ("cosine", "linear")
-        },
+        "cosine": _DECAY,
+        "linear": _DECAY,
     },
 }
-TRAIN = {name: "a whole number above zero" for name in ("batch", "seq", "steps")} | {"precision": '"fp32" or "bf16"'}
+TRAIN = dict.fromkeys(("batch", "seq", "steps"), "a whole number above zero") | {"precision": '"fp32" or "bf16"'}
 
 
 def _is_whole(value: Any, least: int) -> bool:
@@ -82,7 +81,7 @@ _SHOWN = {"sizes": "a size above zero or a range of them, as 1..64"}
 
 
 def read_value(scope: Body, kind: str, name: str, tree: syntax.Expression, settled: bool) -> Any:
-    """The value of a setting, of a kind. Raises a fault, or `Unsettled` for one that needs parameters there are none of."""
+    """The value of a setting of a kind. Raises a fault, or `Unsettled` where it needs parameters without a value."""
     if not settled and any(isinstance(node, syntax.Path) for node in tree.walk()):
         raise Unsettled
     value = evaluate(scope, tree)

@@ -1,17 +1,20 @@
-"""Plans: how a model is trained, optimised and deployed. They are checked here, and never change what a model computes."""
+"""Plans: how a model is trained, optimised and deployed. Checked here; they never change what a model computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfdsl.ir.elaborate.body import Body
+from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Parameters
 from tfdsl.ir.elaborate.scopes import free_sizes, plain_scope
 from tfdsl.ir.elaborate.values import Fault, Range
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Span, did_you_mean, one
+from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Source, Span, SpecError, did_you_mean, one
 from tfdsl.language.modules import Declared, Module, base_block, extends
+from tfdsl.language.parser import parse_expression
+from tfdsl.passes import Request, prepare
 from tfdsl.plan_settings import CHOICES, TRAIN, Choice, Unsettled, read_choice, read_value
 
 TARGETS = ("torch", "onnx", "openvino")
@@ -30,28 +33,18 @@ class Train:
     precision: str = "fp32"
 
 
-@dataclass(frozen=True)
-class PassCall:
-    """One item of the `optimize` section: a pass with its options, those given by position first."""
-
-    name: str
-    arguments: tuple[Any, ...]
-    options: Mapping[str, Any]
-    span: Span
-
-
 @dataclass
 class Plan:
     """A plan with its expressions evaluated for one model; `deploy` has the sizes to fix or bound for each target."""
 
     name: str
     train: Train = field(default_factory=Train)
-    optimize: list[PassCall] = field(default_factory=list)
+    optimize: list[Request] = field(default_factory=list)
     deploy: dict[str, dict[str, int | Range]] = field(default_factory=dict)
 
 
 def find_plan(module: Module, name: str, declared: Declared, parameters: Parameters) -> Plan:
-    """The plan of a file for a model of given parameters. Raises `SpecError` for one that is not there or has faults."""
+    """The plan of a file for a model of given parameters. Raises `SpecError` for one that is missing or has faults."""
     tree = module.plans.get(name)
     if tree is None:
         help_ = did_you_mean(name, module.plans, "its plans are " + (", ".join(module.plans) or "none"))
@@ -74,6 +67,44 @@ def read_plan(
 ) -> Plan:
     """A plan evaluated; without parameters, what depends on them is left out. Faults are collected."""
     return _Reader(tree, module, declared, parameters, faults).read()
+
+
+def parse_request(text: str, module: Module, parameters: Parameters) -> Request:
+    """A pass with its options from text, as `--pass` gives it. Raises `SpecError`."""
+    tree = parse_expression(Source("--pass", text))
+    try:
+        if not isinstance(tree, (syntax.Call, syntax.Path)):
+            raise Fault("T602", "a pass is written as it is in a plan", tree.span, help='quantize("h.**", bits=8)')
+        request = _request(tree, plain_scope(module, parameters), settled=True)
+    except Fault as fault:
+        raise SpecError([fault.diagnostic]) from None
+    prepare([request])
+    return request
+
+
+def _request(tree: syntax.Call | syntax.Path, scope: Body, settled: bool) -> Request:
+    """A call of a pass with its arguments evaluated."""
+    if isinstance(tree, syntax.Path):
+        return Request(tree.text, span=tree.span)
+    if tree.name is not None:
+        raise Fault("T602", "a pass has no name of its own", tree.name.span, help="leave out the `as`")
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    spans: dict[int | str, Span] = {}
+    for argument in tree.arguments:
+        if not settled and any(isinstance(node, syntax.Path) for node in argument.value.walk()):
+            raise Unsettled
+        value = evaluate(scope, argument.value)
+        key: int | str = len(positional) if argument.keyword is None else argument.keyword.text
+        if isinstance(key, int):
+            positional.append(value)
+        elif key in keywords:
+            assert argument.keyword is not None
+            raise Fault("T602", f"`{key}` is given twice", argument.keyword.span)
+        else:
+            keywords[key] = value
+        spans[key] = argument.span
+    return Request(tree.callee.text, tuple(positional), keywords, tree.span, spans)
 
 
 class _Reader:
@@ -124,9 +155,13 @@ class _Reader:
             raise Fault(
                 "T610", "`optimize` is a list of passes, name(options)", item.span, help=f"{item.name.text}(...)"
             )
-        call = read_pass(item, self.scope, self.settled)
-        check_pass(call, item)
-        self.plan.optimize.append(call)
+        request = _request(item, self.scope, self.settled)
+        try:
+            prepare([request])
+        except SpecError as error:
+            for diagnostic in error.diagnostics:
+                self.faults.add(diagnostic)
+        self.plan.optimize.append(request)
 
     def _deploy(self, item: syntax.Setting | syntax.Call) -> None:
         if isinstance(item, syntax.Setting):

@@ -70,7 +70,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One fault: what is wrong (`message`) and where (`span`, `note` under the caret); only `help` proposes a change."""
+    """One fault: what is wrong (`message`), where (`span`, `note` under the caret); only `help` proposes a change."""
 
     code: str
     message: str

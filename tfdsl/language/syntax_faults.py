@@ -1,4 +1,4 @@
-"""What to say of a syntax error: what was expected, the bracket that is still open, and the slip that was likely made."""
+"""What to say of a syntax error: what was expected, the bracket that is still open, the slip that was likely made."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _words(terminals: Iterable[str], keywords: Collection[str]) -> list[str]:
 
 def _misspelt_before(error: UnexpectedToken, keywords: Collection[str]) -> str:
     """Help where the token before the fault is a name that nearly is a keyword: `retrun x` stops at `x` only."""
-    before: Any = error.interactive_parser.copy(deepcopy_values=False)  # type: ignore[no-untyped-call]
+    before: Any = error.interactive_parser.copy(deepcopy_values=False)
     if not before.parser_state.value_stack:
         return ""
     before.parser_state.state_stack.pop()

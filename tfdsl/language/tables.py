@@ -1,4 +1,4 @@
-"""The parser's tables, built ahead of time (`tools/parser_tables.py`), since building them costs more than a command."""
+"""The parser's tables, built ahead of time (`tools/parser_tables.py`): building them costs more than a command."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def unroll(graph: Graph) -> Graph:
     """The graph without `repeat` nodes. Raises `SpecError` (T606) for one that would have more than a million nodes."""
     count = count_unrolled(graph)
     if count > MOST_NODES:
-        span = max(graph.nodes(), key=_weight_of).span
+        span = max(graph.nodes(), key=_size_of).span
         message = f"`{graph.name}` would have {count:,} nodes unrolled, and {MOST_NODES:,} are the most"
         raise one("T606", message, span, help="fewer turns, or a target that keeps loops")
     flat = Graph(graph.name)
@@ -31,10 +31,10 @@ def unroll(graph: Graph) -> Graph:
 
 def count_unrolled(graph: Graph) -> int:
     """How many nodes a graph has once its loops are unrolled."""
-    return sum(_weight_of(node) for node in graph.nodes())
+    return sum(_size_of(node) for node in graph.nodes())
 
 
-def _weight_of(node: Node) -> int:
+def _size_of(node: Node) -> int:
     if node.op != "repeat":
         return 1
     sizes = [count_unrolled(body) for body in node.bodies]

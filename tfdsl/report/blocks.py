@@ -131,4 +131,3 @@ def block_path(path: str) -> str:
 def starred(path: str) -> str:
     """A path with its loop indices replaced by `*`."""
     return ".".join("*" if part.isdigit() else part for part in path.split("."))
-

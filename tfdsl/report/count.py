@@ -31,7 +31,8 @@ def report(
 ) -> Report:
     """Count a model at given sizes: `batch` for the size of that name, `seq` or `sizes[name]` for every other.
 
-    Without `seq`, each takes the largest number that the model allows, or 128 where it sets no limit. Raises `SpecError`.
+    Without `seq`, each takes the largest number that the model allows, or 128 where it sets no limit.
+    Raises `SpecError` for an unknown size or type, and for sizes that the model rules out.
     """
     count = _Count(graph, choose_sizes(graph, sizes, batch, seq), storage.element_bits(dtype))
     count.visit(graph, 1, "")

@@ -1,4 +1,4 @@
-"""A report as text: facts first, then the tree of blocks. Plain text has no need of `rich`; the terminal gets its colours."""
+"""A report as text, facts first and then the tree of blocks: plain, or in colour by way of `rich`."""
 
 from __future__ import annotations
 

@@ -32,8 +32,9 @@ class Largest:
 class Report:
     """What a model costs at given sizes. A multiply-add counts as two operations; a tied weight counts once.
 
-    `zeros` are the parameters that pruning sets to zero, `trainable` those that are not stored as whole numbers, `bytes`
-    those of all weights at `dtype` (quantised ones as they are stored). `formula` gives the operations for any sizes.
+    `zeros` are the parameters that pruning sets to zero, `trainable` those that are not stored as whole numbers, and
+    `bytes` those of all weights at `dtype` (of quantised ones as they are stored). `formula` gives the operations for
+    any sizes.
     """
 
     model: str

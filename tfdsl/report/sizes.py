@@ -27,15 +27,16 @@ _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<", "==": "=="}
 def choose_sizes(graph: Graph, sizes: Mapping[str, int] | None, batch: int, seq: int | None) -> dict[str, int]:
     """A number for each named size of the model's inputs.
 
-    `sizes` goes first; then `batch` is for the name `batch` and `seq` for every other. Where `seq` is None, a name gets the
-    largest number that the model's `require`s allow it, or 128 where they set no limit. Raises `SpecError` for names that
-    no input has, numbers below one, and sizes that a `require` rules out.
+    `sizes` goes first; then `batch` is for the name `batch` and `seq` for every other. Where `seq` is None, a name gets
+    the largest number that the model's `require`s allow it, or 128 where they set no limit.
+    Raises `SpecError` for names that no input has, numbers below one, and sizes that a `require` rules out.
     """
     names = _names(graph)
     given = dict(sizes or {})
     for name in given:
         if name not in names:
-            help_ = did_you_mean(name, names, f"its sizes are {', '.join(names)}" if names else "all its sizes are known")
+            otherwise = f"its sizes are {', '.join(names)}" if names else "all its sizes are known"
+            help_ = did_you_mean(name, names, otherwise)
             raise one("T722", f"`{graph.name}` has no size `{name}`", help=help_)
     if BATCH in names:
         given.setdefault(BATCH, batch)

@@ -55,7 +55,7 @@ class TurnsLayer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.attn(self.norm(x))
-        x = drop_path(x + h, self.drop * self.i / self.depth, self.training)
+        x = x + drop_path(h, self.drop * self.i / self.depth, self.training)
         x = x + self.down(F.relu(self.up(x)))
         return x, (x * x).mean(dim=-1).mean(dim=-1).mean(dim=-1)
 
@@ -80,7 +80,7 @@ class TurnsLayer2(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.attn(self.norm(x))
-        x = drop_path(x + h, self.drop * self.i / self.depth, self.training)
+        x = x + drop_path(h, self.drop * self.i / self.depth, self.training)
         x = x + self.down(F.relu(self.up(x)))
         return x, (x * x).mean(dim=-1).mean(dim=-1).mean(dim=-1)
 

@@ -19,8 +19,8 @@ DEPTH = 2
 def dot(graph: Graph, depth: int = DEPTH) -> str:
     """The drawing of a graph as text in the dot language.
 
-    `depth` is how many levels are drawn: 1 shows loops and blocks as boxes, 2 what is in the loops, 3 also what is in the
-    blocks, and so on. Raises `SpecError` for a depth below one.
+    `depth` is how many levels are drawn: 1 shows loops and blocks as boxes, 2 what is in the loops, 3 also what is in
+    the blocks, and so on. Raises `SpecError` for a depth below one.
     """
     if depth < 1:
         raise one("T734", f"a drawing has a depth of 1 or more, not {depth}")

@@ -5,23 +5,23 @@ Plumbing (rearranging, casts, dropout) is folded into the edges, tables of numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tfdsl.backends.graphviz.kinds import kind_of_block
 from tfdsl.backends.graphviz.looks import OF_WEIGHTS, detail_of, look_of
+from tfdsl.backends.graphviz.loops import draw_loop, loop_name
 from tfdsl.backends.graphviz.place import Known, Leaf, Place
 from tfdsl.backends.graphviz.plan import Plan
 from tfdsl.backends.graphviz.scene import Box, Cluster, Scene
-from tfdsl.backends.graphviz.turns import Run, runs
-from tfdsl.backends.graphviz.weights import Loop, Loops, Weights, own_loops, weights_in, weights_of
+from tfdsl.backends.graphviz.weights import Loops, Weights, own_loops, weights_in, weights_of
 from tfdsl.ir.graph import Frame, Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.report.quantities import short_count
 
 
 def compose(graph: Graph, depth: int) -> Scene:
-    """The drawing of a graph, with blocks open to a depth: 1 for the overview, 2 for the blocks of the model's layers."""
-    composer = _Composer(graph.name, depth)
+    """The drawing of a graph, with blocks open to a depth: 1 for the overview, 2 for the blocks of its layers."""
+    composer = Composer(graph.name, depth)
     total = composer.weights.count_new(weights_in(graph, ()))
     place = Place(graph, Plan(graph, (), 1, depth), composer.scene.root, (), 1)
     for node in graph.inputs:
@@ -35,7 +35,7 @@ def compose(graph: Graph, depth: int) -> Scene:
     return composer.scene
 
 
-class _Composer:
+class Composer:
     """The scene under construction."""
 
     def __init__(self, name: str, depth: int):
@@ -60,18 +60,18 @@ class _Composer:
             elif node.op in OF_WEIGHTS:
                 place.know(node, place.read(node.inputs[0]))
             elif place.plan.is_table(node):
-                place.know(node, Known(leaf=Leaf(node, place.graph, self._holder(place, node), place.loops)))
+                place.know(node, Known(leaf=Leaf(node, place.graph, self.holder(place, node), place.loops)))
             elif closed is not None:
                 self._inside_block(place, node, self._block(place, node, closed))
             elif node.op == "repeat" and self.depth > 1:
-                self._loop(place, node)
+                draw_loop(self, place, node)
             elif look_of(node).shape == "folded":
                 self._fold(place, node)
             else:
                 self._op(place, node)
 
     def _fold(self, place: Place, node: Node) -> None:
-        """Plumbing: the result comes from where the operand comes from, under a name of its own where it is one of several."""
+        """Plumbing: a result comes from where the operand comes from, under its own name where it is one of several."""
         known = place.read(node.inputs[0])
         for index in range(len(node.types)):
             name = node.labels[index] if len(node.types) > 1 and node.labels else known.name
@@ -79,7 +79,8 @@ class _Composer:
 
     def _op(self, place: Place, node: Node) -> None:
         look = look_of(node)
-        box = self.scene.add(self._holder(place, node), look.shape, look.kind, look.title)
+        title = f"{loop_name(node)} × {len(node.attributes['turns'])}" if node.op == "repeat" else look.title
+        box = self.scene.add(self.holder(place, node), look.shape, look.kind, title)
         box.details = [detail_of(node)]
         operands = OPS[node.op].operands
         for index, value in enumerate(node.inputs):
@@ -118,7 +119,7 @@ class _Composer:
         """A weight as a leaf, one for all its nodes; it stands outside the loops that it does not vary with."""
         own = own_loops(node, place.loops)
         inner = place.loops.index(own[-1]) + 1 if own else 0
-        holder = self._holder(place, node) if inner == len(place.loops) else place.holders[inner]
+        holder = self.holder(place, node) if inner == len(place.loops) else place.holders[inner]
         return self.leaves.setdefault((node.attributes["path"], own), Leaf(node, place.graph, holder, place.loops))
 
     def _give_bodies(self, box: Box, place: Place, node: Node) -> None:
@@ -127,14 +128,16 @@ class _Composer:
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 
-    def _holder(self, place: Place, node: Node) -> Cluster:
+    def holder(self, place: Place, node: Node) -> Cluster:
         """The cluster that a node's box goes into: that of the innermost open block around it."""
         holder = place.holder
         for frame in place.plan.opened(node):
             if frame not in place.opened:
                 place.opened[frame] = Cluster(frame.block, _name_detail(frame))
                 inside = [each for each in place.plan.nodes if frame in each.scope]
-                self._total(place.opened[frame], [pair for each in inside for pair in weights_of(each, place.loops)])
+                self.write_total(
+                    place.opened[frame], [pair for each in inside for pair in weights_of(each, place.loops)]
+                )
                 holder.children.append(place.opened[frame])
             holder = place.opened[frame]
         return holder
@@ -142,7 +145,7 @@ class _Composer:
     def _block(self, place: Place, node: Node, frame: Frame) -> Box:
         if frame not in place.closed:
             inside = [each for each in place.plan.nodes if frame in each.scope]
-            box = self.scene.add(self._holder(place, node), "box", kind_of_block(inside), frame.block)
+            box = self.scene.add(self.holder(place, node), "box", kind_of_block(inside), frame.block)
             box.strong = True
             self.names[box.id] = "".join(_name_detail(frame))
             place.closed[frame] = box
@@ -159,85 +162,11 @@ class _Composer:
         self._give_bodies(box, place, node)
         place.know(node, Known((box.id,)))
 
-    # --- loops -------------------------------------------------------------------------------------------------------
-
-    def _loop(self, place: Place, node: Node) -> None:
-        """A loop: a cluster for each run of turns that are alike, one after another."""
-        carried = [place.read(value) for value in node.inputs[: node.attributes["carried"]]]
-        found = runs(node.attributes["turns"])
-        if found is None:
-            carried = self._unlike(place, node, carried)
-        for run in found or ():
-            carried = self._run(place, node, run, carried, single=found is not None and len(found) == 1)
-        for index, known in enumerate(carried):
-            place.known[Value(node.id, index)] = known
-
-    def _run(self, place: Place, node: Node, run: Run, carried: list[Known], single: bool) -> list[Known]:
-        last = run.start + run.turns - 1
-        turns = "" if single else str(last) if run.turns == 1 else f"{run.start}–{last}"
-        cluster = self._cluster(place, node, turns, None if turns == str(last) else run.count)
-        parts = [(body, Loop(node.attributes["path"], f"{run.start}.{step}", count * run.count)) for step, (body, count) in enumerate(run.row)]
-        self._total(cluster, _weights_of_bodies(place, node, parts))
-        for (body, count), (_, loop) in zip(run.row, parts, strict=True):
-            inner = cluster
-            if count > 1 or len(run.row) > 1:
-                inner = Cluster(count=count)
-                cluster.children.append(inner)
-            carried = self._body(place, node, body, inner, loop, carried)
-        return carried
-
-    def _unlike(self, place: Place, node: Node, carried: list[Known]) -> list[Known]:
-        """Turns without a pattern: the bodies side by side, each with the turns that run it."""
-        turns = node.attributes["turns"]
-        cluster = self._cluster(place, node, "", len(turns))
-        parts = [(body, Loop(node.attributes["path"], str(body), turns.count(body))) for body in range(len(node.bodies))]
-        self._total(cluster, _weights_of_bodies(place, node, parts))
-        results = []
-        for variant, loop in parts:
-            own = [turn for turn, body in enumerate(turns) if body == variant]
-            shown = ", ".join(map(str, own[:6])) + (", …" if len(own) > 6 else "")
-            inner = Cluster(f"turn {shown}" if len(own) == 1 else f"turns {shown}")
-            cluster.children.append(inner)
-            results.append(self._body(place, node, variant, inner, loop, carried))
-        return [Known(tuple(dict.fromkeys(box for each in same for box in each.boxes))) for same in zip(*results, strict=True)]
-
-    def _cluster(self, place: Place, node: Node, turns: str, count: int) -> Cluster:
-        name = node.attributes["path"].rpartition(".")[2]
-        cluster = Cluster(f"{name} {turns}".strip(), count=count)
-        self._holder(place, node).children.append(cluster)
-        return cluster
-
-    def _total(self, cluster: Cluster, found: Iterable[tuple[Node, Loops]]) -> None:
+    def write_total(self, cluster: Cluster, found: Iterable[tuple[Node, Loops]]) -> None:
         """Write the parameters of all turns on a cluster."""
         total = self.weights.count_new(found)
         if total:
             cluster.details.append(short_count(total))
-
-    def _body(
-        self, place: Place, node: Node, variant: int, cluster: Cluster, loop: Loop, carried: list[Known]
-    ) -> list[Known]:
-        """One body in a cluster, from what is carried in to what is carried out."""
-        body = node.bodies[variant]
-        count = len(carried)
-        captured = [place.read(value) for value in node.inputs[count:]]
-        tables = [
-            Value(inner)
-            for inner, known in zip(body.inputs[count:], captured, strict=True)
-            if known.leaf is not None and known.leaf.node.op != "weight"
-        ]
-        level = place.plan.level(node, place.level)
-        loops = (*place.loops, loop._replace(turns=1))
-        plan = Plan(body, tables, level, self.depth)
-        if plan.only is not None:
-            cluster.details.insert(0, plan.only.block)
-        inside = Place(body, plan, cluster, loops, level, holders=(*place.holders, self._holder(place, node)))
-        for inner, known, type_ in zip(body.inputs, carried, node.types, strict=False):
-            fork = self.scene.add(cluster, "point", "value", "")
-            self.feed(fork, known._replace(name=""), type_)
-            inside.known[Value(inner)] = Known((fork.id,))
-        inside.known.update((Value(inner), known) for inner, known in zip(body.inputs[count:], captured, strict=True))
-        self.draw(inside)
-        return [inside.known[value] for _, value in body.outputs]
 
     # --- words -------------------------------------------------------------------------------------------------------
 
@@ -247,7 +176,8 @@ class _Composer:
         for box in boxes.values():
             count, tied = self.weights.count(box.id), self.weights.tied_to(box.id)
             name = self.names.get(box.id, "")
-            words = [name if name.lower() != box.title.lower() else "", *box.details, short_count(count) if count else ""]
+            words = [] if name.lower() == box.title.lower() else [name]
+            words += box.details + ([short_count(count)] if count else [])
             if tied and not count:
                 other = self.names.get(tied[0]) or boxes[tied[0]].title
                 words = [word for word in words if word != other]
@@ -258,14 +188,10 @@ class _Composer:
         self.scene.root.drop_empty()
 
 
-def _weights_of_bodies(place: Place, node: Node, parts: Iterable[tuple[int, Loop]]) -> Iterator[tuple[Node, Loops]]:
-    for body, loop in parts:
-        yield from weights_in(node.bodies[body], (*place.loops, loop))
-
-
 def _name_detail(frame: Frame) -> list[str]:
+    """The name of a block, unless that is what it is."""
     parts = [part for part in frame.path.split(".") if part and part != "*"]
-    return parts[-1:]
+    return [part for part in parts[-1:] if part.lower() != frame.block.lower()]
 
 
 def _layer_name(weight: Node) -> str:

@@ -10,6 +10,7 @@ _FEED_FORWARD = {"gelu", "relu", "silu"}
 _PRODUCTS = {"matmul", "einsum"}
 _NORMS = {"layer_norm", "rms_norm", "group_norm"}
 _LAYERS = {"linear", "conv1d", "conv2d"}
+_REST = {"linear": _LAYERS, "attention": {"rotate"}, "embedding": {"embedding"}, "norm": _NORMS}
 
 
 def kind_of_block(nodes: Iterable[Node]) -> str:
@@ -20,10 +21,7 @@ def kind_of_block(nodes: Iterable[Node]) -> str:
         return "plain" if _FEED_FORWARD & ops else "attention"
     if _FEED_FORWARD & ops and (_LAYERS | _PRODUCTS) & ops:
         return "feed_forward"
-    for kind, members in (("linear", _LAYERS), ("attention", {"rotate"}), ("embedding", {"embedding"}), ("norm", _NORMS)):
-        if members & ops:
-            return kind
-    return "plain"
+    return next((kind for kind, members in _REST.items() if members & ops), "plain")
 
 
 def _ops(nodes: Iterable[Node]) -> set[str]:

@@ -1,4 +1,4 @@
-"""How each op looks: one line an op, under headings. Ops that are not named here are boxes with their own name on them."""
+"""How each op looks, one line an op, under headings. Ops that are not here are boxes with their own names on them."""
 
 from __future__ import annotations
 

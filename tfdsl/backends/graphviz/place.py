@@ -37,13 +37,15 @@ class Leaf:
         """What a table is called: as in the spec, or by what is in it."""
         if any(self.node.labels):
             return next(filter(None, self.node.labels))
-        if self.node.scope:
-            return self.node.scope[0].block
-        return "mask" if self.node.types[0].dtype == "bool" else "positions" if self.node.op == "positions" else "table"
+        if self.node.op in ("positions", "iota"):
+            return "positions"
+        if self.node.types[0].dtype == "bool":
+            return "mask"
+        return self.node.scope[-1].block if self.node.scope else "table"
 
 
 class Known(NamedTuple):
-    """Where a value comes from: boxes, or a leaf that is not drawn yet. `name` is what the spec calls one of several."""
+    """Where a value comes from: boxes, or a leaf not drawn yet. `name` is what the spec calls one of several."""
 
     boxes: tuple[int, ...] = ()
     leaf: Leaf | None = None

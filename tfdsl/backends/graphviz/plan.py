@@ -1,4 +1,4 @@
-"""What of a region is drawn: the nodes that its results need, and the blocks that are drawn open, closed or not at all."""
+"""What of a region is drawn: the nodes that its results need, and the blocks that are open, closed or dissolved."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from enum import Enum
 from tfdsl.backends.graphviz.looks import LOOKS
 from tfdsl.ir.graph import Frame, Graph, Node, Value
 
-OPEN, CLOSED, HOLLOW = Enum("State", ["OPEN", "CLOSED", "HOLLOW"])
+
+class State(Enum):
+    """How a block is drawn: with a frame around what is in it, as one box, or not at all."""
+
+    OPEN = 1
+    CLOSED = 2
+    DISSOLVED = 3
+
+
 _SHAPE_ONLY = ("positions", "iota", "constant")
 
 
 class Plan:
     """Which blocks of a region are drawn how, and which of its values are plain tables of numbers.
 
-    `level` counts the blocks that are open around the region, `depth` how many may be. A block that is all there is in its
-    region, or that is nothing but plumbing, is not drawn: its nodes are drawn as if they stood outside it. `only` is the
-    innermost block that is all there is in the region.
+    `level` counts the blocks that are open around the region, `depth` how many may be. A block that is nothing but
+    plumbing is dissolved, and so is an open one that is all there is in its region or that holds one node only: the
+    nodes are drawn as if they stood outside it. `only` is the innermost block that is all there is in the region.
     """
 
     def __init__(self, graph: Graph, tables: Iterable[Value], level: int, depth: int):
@@ -28,7 +36,7 @@ class Plan:
                 self.tables.update(Value(node.id, index) for index in range(len(node.types)))
         self.only: Frame | None = None
         self._depth = depth
-        self._states: dict[Frame, Enum] = {}
+        self._states: dict[Frame, State] = {}
         self._levels: dict[Frame, int] = {}
         self._decide([(node, node.scope) for node in self.nodes], level)
 
@@ -38,15 +46,15 @@ class Plan:
 
     def closed(self, node: Node) -> Frame | None:
         """The outermost block around a node that is drawn as one box."""
-        return next((frame for frame in node.scope if self._states[frame] is CLOSED), None)
+        return next((frame for frame in node.scope if self._states[frame] is State.CLOSED), None)
 
     def opened(self, node: Node) -> list[Frame]:
         """The blocks around a node that are drawn open, outermost first."""
         found = []
         for frame in node.scope:
-            if self._states[frame] is CLOSED:
+            if self._states[frame] is State.CLOSED:
                 break
-            if self._states[frame] is OPEN:
+            if self._states[frame] is State.OPEN:
                 found.append(frame)
         return found
 
@@ -65,13 +73,14 @@ class Plan:
             nodes = [node for node, _ in inside]
             alone = all(scope and scope[0] is frame for scope in shown)
             free = self._depth > 1 and (alone or any(node.op == "repeat" for node in nodes))
-            if alone and self._depth > 1 or not any(self._shows(node) for node in nodes):
-                self._states[frame] = HOLLOW
-                self.only = frame if alone else self.only
-            elif free or level + 1 < self._depth:
-                self._states[frame] = OPEN
+            count = sum(self._shows(node) for node in nodes)
+            opens = free or level + 1 < self._depth
+            if count == 0 or (opens and (alone or count == 1)):
+                self._states[frame] = State.DISSOLVED
             else:
-                self._states[frame] = CLOSED
+                self._states[frame] = State.OPEN if opens else State.CLOSED
+            if alone and opens:
+                self.only = frame
             self._levels[frame] = level if free else level + 1
             self._decide(inside, self._levels[frame])
 
@@ -96,4 +105,3 @@ def _is_table(node: Node, tables: set[Value]) -> bool:
         return True
     read = [value for value in node.inputs if value is not None]
     return node.op not in ("input", "weight", "repeat") and bool(read) and all(value in tables for value in read)
-

@@ -23,12 +23,14 @@ COLOURS = {
 FONT = "Helvetica,Arial,sans-serif"
 _LINE, _FAINT, _SMALL = "#4a4a4a", "#666666", 9
 _LONGEST = 48
+_WIDTH_OF_A_LETTER, _WIDTH_OF_A_SMALL_LETTER = 7.0, 4.8  # in points, on average
 
 _CLUSTER = 'style="rounded,filled"; color="#9a9a9a"; fillcolor="#00000008"; labeljust=r; labelloc=b; margin=12'
 _TIE = 'n{} -> n{} [style=dashed, arrowhead=none, weight=0, minlen=0, color="#9a9a9a"]'
 _DEFAULTS = (
     f'graph [rankdir=BT, fontname="{FONT}", fontsize=13, nodesep=0.4, ranksep=0.22, pad=0.2, labelloc=b]',
-    f'node [shape=box, style="rounded,filled", fontname="{FONT}", fontsize=12, color="{_LINE}", margin="0.14,0.05", height=0.3]',
+    f'node [shape=box, style="rounded,filled", color="{_LINE}", margin="0.14,0.05", height=0.3, '
+    f'fontname="{FONT}", fontsize=12]',
     f'edge [color="{_LINE}", arrowsize=0.6]',
 )
 
@@ -78,8 +80,7 @@ class _Writer:
                 continue
             yield f"{indent}subgraph cluster_{self.clusters} {{"
             self.clusters += 1
-            title = child.title + (f" × {child.count}" if child.count is not None else "")
-            yield f"{indent}  label={_label(title.strip(), child.details, strong=child.count is None)}; {_CLUSTER};"
+            yield f"{indent}  label={_corner(child)}; {_CLUSTER};"
             yield from self._inside(child, indent + "  ")
             yield f"{indent}}}"
         yield from (f"{indent}{line};" for line in self.edges.get(cluster, ()))
@@ -93,7 +94,8 @@ def _look(box: Box) -> str:
     if box.shape == "point":
         return f'shape=point, width=0.04, color="{_LINE}"'
     if box.shape == "circle":
-        return f"shape=circle, label={_quote(box.title)}, width=0.25, fixedsize=true, margin=0, fontsize=14, fillcolor=white"
+        size = "width=0.25, fixedsize=true, margin=0, fontsize=14"
+        return f"shape=circle, label={_quote(box.title)}, {size}, fillcolor=white"
     if box.shape == "text":
         title = f"<i>{_escape(box.title)}</i>" if box.kind == "table" else _escape(box.title)
         return f'shape=plaintext, style="", margin="0.05,0.03", height=0.2, label=<{title}>'
@@ -146,10 +148,21 @@ def _size(size: Size) -> str:
 
 def _label(title: str, details: list[str], strong: bool = False) -> str:
     """A title and, in small below it, the rest."""
-    head = f"<b>{_escape(title)}</b>" if strong else _escape(title)
+    head = f"<b>{_escape(title)}</b>" if strong and title else _escape(title)
     rest = _escape(" · ".join(details))
     below = f'<font point-size="{_SMALL}" color="{_FAINT}">{rest}</font>' if rest else ""
     return f"<{'<br/>'.join(filter(None, (head, below)))}>" if head or below else '""'
+
+
+def _corner(cluster: Cluster) -> str:
+    """The label of a cluster, in its right half only: the line through the middle must not cross it."""
+    title = cluster.title if cluster.count is None else f"{cluster.title} × {cluster.count}".strip()
+    label = _label(title, cluster.details, strong=cluster.count is None)
+    if not label.startswith("<"):
+        return label
+    width = round(max(len(title) * _WIDTH_OF_A_LETTER, len(" · ".join(cluster.details)) * _WIDTH_OF_A_SMALL_LETTER))
+    cells = f'<tr><td width="{width}"></td><td>{label[1:-1]}</td></tr>'
+    return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{cells}</table>>'
 
 
 def _clean(text: str) -> str:

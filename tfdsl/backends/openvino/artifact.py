@@ -6,19 +6,19 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy.typing as npt
 import openvino
 from openvino import opset16
 from openvino.passes import Manager, Serialize
 
-from tfdsl.backends.flatten import bits_by_path, check_sizes, fix_sizes
 from tfdsl.backends.openvino.attention import never_empty
 from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
 from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED
+from tfdsl.backends.openvino.parameters import Dims, add_parameters, ranges
+from tfdsl.backends.prepare import bits_by_path, fix_sizes
 from tfdsl.files import atomic_file
-from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
@@ -28,8 +28,6 @@ from tfdsl.passes.unroll import unroll
 from tfdsl.weights import materialise
 
 Array = npt.NDArray[Any]
-Range = tuple[int, int]
-Dims = Mapping[str, Union[int, Range]]
 
 
 def build(
@@ -52,12 +50,11 @@ def build(
 
 
 def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -> openvino.Model:
-    """The model of a graph in memory; its constants lie in the memory of `weights` where they can. Raises `SpecError`."""
+    """The model of a graph; its constants lie in the memory of `weights` where they can. Raises `SpecError`."""
     _check_ends(graph)
-    fixed = {name: size for name, size in (dims or {}).items() if isinstance(size, int)}
-    ranges = {name: size for name, size in (dims or {}).items() if not isinstance(size, int)}
-    check_sizes(graph, ranges)
-    flat = fix_sizes(unroll(graph), fixed)
+    dims = dims or {}
+    limits = ranges(graph, dims)
+    flat = fix_sizes(unroll(graph), {name: size for name, size in dims.items() if isinstance(size, int)})
     flat.penalties = []
     seeing = never_empty(flat)
     flat = clean(lower_masks(flat))
@@ -65,7 +62,7 @@ def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -
     flat, stored = materialise(flat, weights)
     builder = Builder(flat, stored, bits)
     builder.never_empty = seeing
-    _add_parameters(builder, ranges)
+    add_parameters(builder, limits)
     return _model(builder, lower(builder))
 
 
@@ -112,23 +109,6 @@ def _needed(graph: Graph) -> set[int]:
 def _refusal(node: Node) -> Exception:
     reason = REFUSED.get(node.op, "it has no lowering")
     return one("T703", f"OpenVINO cannot hold `{node.op}` at `{scope_of(node) or 'the top'}`: {reason}", node.span)
-
-
-def _add_parameters(b: Builder, ranges: Mapping[str, Range]) -> None:
-    for node in map(b.graph.node, b.graph.inputs):
-        name = node.attributes["name"]
-        shape = openvino.PartialShape([_dimension(dim, ranges) for dim in node.type.dims])
-        parameter = opset16.parameter(shape, ELEMENTS[node.type.dtype])
-        # Runtimes look inputs up by either name, so the two are one.
-        parameter.set_friendly_name(name)
-        parameter.output(0).get_tensor().set_names({name})
-        b.parameters[name] = parameter
-
-
-def _dimension(dim: Size, ranges: Mapping[str, Range]) -> openvino.Dimension:
-    if isinstance(dim, int):
-        return openvino.Dimension(dim)
-    return openvino.Dimension(*ranges.get(dim.name or "", (-1,)))
 
 
 def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:

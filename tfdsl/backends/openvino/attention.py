@@ -163,8 +163,8 @@ def _between(b: Builder, x: Tensor, angles: Tensor) -> Operand:
 def _turn_halves(b: Builder, x: Operand, dims: tuple[Size, ...], half: Size, cos: Operand, sin: Operand) -> Operand:
     """x * cos + (-second half, first half) * sin.
 
-    Of the ways to say it this one becomes a single kernel: four axes on both sides, and the last one called -1 in `concat`
-    and by its number in the split.
+    Of the ways to say it this one becomes a single kernel: four axes on both sides, and the last of them called -1
+    where halves are joined and by its number where they are split.
     """
     first, second = b.emit_all("variadic_split", x, b.scalar(len(dims) - 1, "int"), sizes.shape(b, (half, half)))
     crossed = b.emit("concat", b.emit("multiply", second, b.scalar(-1, "float")), first, axis=-1)

@@ -66,7 +66,8 @@ class Builder:
     def emit_all(self, op: str, *inputs: Operand | None, **attributes: Any) -> tuple[openvino.Output, ...]:
         """Add an operator and give all its results; trailing inputs that are None are left out."""
         outputs = [each.output if isinstance(each, Tensor) else each for each in inputs]
-        key = (op, tuple(None if each is None else identity(each) for each in outputs), tuple(sorted(attributes.items())))
+        sources = tuple(None if each is None else identity(each) for each in outputs)
+        key = (op, sources, tuple(sorted(attributes.items())))
         if key not in self._made:
             given = (outputs,) if op in _OF_A_LIST else outputs
             node = getattr(opset16, op)(*given, **attributes)

@@ -40,7 +40,7 @@ def _weight(b: Builder, a: Attributes) -> openvino.Output:
 
 
 def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
-    """How a weight lies in the file: as it is, but quantised groups [rows, groups, group] and their scales [rows, groups, 1]."""
+    """How a weight lies in the file: groups as [rows, groups, group], their scales as [rows, groups, 1], others as is."""
     assert b.node is not None
     for user, place in b.graph.users(Value(b.node.id)):
         if user.op == "dequantize":
@@ -53,7 +53,9 @@ def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
 def _dequantize(b: Builder, a: Attributes, q: Tensor, scale: Tensor) -> Operand:
     # A product that has these three before it keeps its weights as whole numbers.
     floats = b.emit("multiply", b.emit("convert", q, destination_type="f32"), scale)
-    return floats if all(dim == 1 for dim in scale.dims[1:]) else b.emit("reshape", floats, b.ints(*q.dims), special_zero=False)  # type: ignore[arg-type]
+    if all(dim == 1 for dim in scale.dims[1:]):
+        return floats
+    return b.emit("reshape", floats, sizes.shape(b, q.dims), special_zero=False)
 
 
 def _linear(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:

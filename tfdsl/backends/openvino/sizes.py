@@ -1,4 +1,4 @@
-"""Sizes that only run time knows, computed from the shapes of the model's inputs; and reshaping with as few of them as can be."""
+"""Sizes that only run time knows, from the shapes of the inputs; and reshaping with as few of them as can be."""
 
 from __future__ import annotations
 

@@ -332,14 +332,13 @@ class Program:
     def value_for(self, unit: Unit, name: str, names: dict[str, Any], name_text: Any) -> str | None:
         """What a caller passes for a name of a unit, in the caller's names; None where the default is that."""
         value = unit.frame.names[name]
-        tree = unit.frame.declared.get(name)
-        if isinstance(tree, PLAIN) and not unit.is_region:
+        tree, given = unit.frame.declared.get(name), unit.frame.spelled.get(name)
+        if isinstance(tree, PLAIN) and not unit.is_region and (given is None or isinstance(given, PLAIN)):
             try:
                 if same(spell(tree, {}, str)[1], value):
                     return None
             except NotPlain:
                 pass
-        given = unit.frame.spelled.get(name)
         if given is not None:
             try:
                 text, found = spell(given, names, name_text)
@@ -544,6 +543,12 @@ class _Constructor:
 
     def _bag(self, name: str, layer: Layer, path: str) -> None:
         """Weights that no layer of `torch.nn` holds: quantised ones, or ones that several ops read."""
+        if all(weight.type.dtype == "float" and not key.endswith("_scale") for key, weight in layer.weights.items()):
+            shapes = {key: ", ".join(self._size(dim) for dim in w.type.dims) for key, w in layer.weights.items()}
+            inside = ", ".join(f'"{key}": nn.Parameter(torch.empty({shape}))' for key, shape in shapes.items())
+            self._assign(name, f"nn.ParameterDict({{{inside}}})")
+            self.begun += [_begin(w, f"{self.program.attribute('self', name)}.{key}") for key, w in layer.weights.items()]
+            return
         self._assign(name, "nn.Module()")
         target = self.program.attribute("self", name)
         for key, weight in layer.weights.items():

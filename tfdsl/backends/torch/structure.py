@@ -58,6 +58,7 @@ def separate_turns(graph: Graph) -> Graph:
     Turns that differ may hold different weights under one name, and are classes of their own.
     """
     graph = graph.copy()
+    _drop_dead(graph)
     for node in graph.nodes():
         if not node.bodies:
             continue
@@ -68,6 +69,18 @@ def separate_turns(graph: Graph) -> Graph:
                 _rename(body, start, f"{start}#{number}")
         node.bodies = bodies
     return graph
+
+
+def _drop_dead(graph: Graph) -> None:
+    """Remove what nothing reads: a spec may bind more than one variant of it uses."""
+    wanted = {value.node for value in graph.results()} | set(graph.inputs)
+    for node in reversed(graph.nodes()):
+        if node.id not in wanted and graph.network.out_degree(node.id) == 0 and not _has_penalty(node):
+            graph.remove(node)
+
+
+def _has_penalty(node: Node) -> bool:
+    return any(region.penalties for body in node.bodies for region in body.regions())
 
 
 def _rename(graph: Graph, old: str, new: str) -> None:

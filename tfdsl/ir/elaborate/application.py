@@ -115,5 +115,3 @@ def apply(body: Body, layer: Layer, place: Place, name: str, positional: list[Gi
 
         return apply_block(body, layer, place, positional, tree.span)
     return apply_op(body, layer.callee, layer.given, place, name, positional, tree)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 from tfdsl.ir import dims
@@ -157,14 +158,30 @@ def _compare_sizes(operator: str, left: Any, right: Any, span: Span) -> bool | U
     difference: Size = left - right
     if isinstance(difference, int):
         return _DECIDE[operator](difference, 0)
-    if _positive(difference):
-        if operator in (">", "!="):
+    least, negated = _least(difference), _least(-difference)
+    most = None if negated is None else -negated
+    if least is not None:
+        if operator in (">", ">=", "!=") and _DECIDE[operator](least, 0) and least >= 0:
             return True
-        if operator in ("<=", "<", "=="):
+        if operator in ("<", "<=", "==") and not _DECIDE[operator](least, 0) and least >= 0:
+            return False
+    if most is not None:
+        if operator in ("<", "<=", "!=") and _DECIDE[operator](most, 0) and most <= 0:
+            return True
+        if operator in (">", ">=", "==") and not _DECIDE[operator](most, 0) and most <= 0:
             return False
     return Undecided(((operator, left, right),))
 
 
-def _positive(size: Dim) -> bool:
-    """Whether a size is above zero whatever run time brings (every name is at least one)."""
-    return all(coefficient > 0 and all(isinstance(f, str) for f, _ in monomial) for monomial, coefficient in size.terms)
+def _least(size: Size) -> Fraction | None:
+    """A number that a size cannot go below, given that every name is at least one; None where none is known."""
+    shifted = dims.substitute(size, {name: dims.symbol(name) + 1 for name in dims.names_of([size])})
+    if isinstance(shifted, int):
+        return Fraction(shifted)
+    least = Fraction(0)
+    for monomial, coefficient in shifted.terms:
+        if not monomial:
+            least = coefficient
+        elif coefficient < 0 or any(not isinstance(factor, str) or power < 0 for factor, power in monomial):
+            return None
+    return least

@@ -65,6 +65,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     block = base_block(declared)
     if len(body.blocks) >= DEEPEST_BLOCKS:
         raise Fault("T212", f"blocks are applied inside each other more than {DEEPEST_BLOCKS} deep", span)
+    body.session.reached.add(id(block))
     parameters = declared_parameters(block, body.session.faults)
     inputs, settings = _sort_out(body, block, parameters, layer.given, positional, span)
     spelled = {
@@ -132,13 +133,13 @@ def _sort_out(
             inputs[name] = each
         else:
             raise no_parameter(block, block.name.text, (*parameters, *by_name), name, each.at)
-    for each in block.inputs:
-        if each.name.text not in inputs and not each.optional:
+    for declared in block.inputs:
+        if declared.name.text not in inputs and not declared.optional:
             raise Fault(
                 "T302",
-                f"`{block.name.text}` needs its input `{each.name.text}`",
+                f"`{block.name.text}` needs its input `{declared.name.text}`",
                 span,
-                others=(Label(each.name.span, "declared here"),),
+                others=(Label(declared.name.span, "declared here"),),
             )
     return inputs, settings
 
@@ -204,9 +205,10 @@ def _axes(declared: syntax.Input, tensor: Tensor, span: Span) -> list[tuple[synt
     if len(open_) > 1:
         raise Fault("T408", "`...` can stand only once in a shape", extents[open_[1]].span)
     if len(sizes) < len(extents) - len(open_) or (not open_ and len(sizes) != len(extents)):
+        wanted = _axis_count(len(extents) - len(open_), bool(open_))
         raise Fault(
             "T402",
-            f"`{declared.name.text}` has {_axis_count(len(extents) - len(open_), bool(open_))}, and {tensor.type} has {len(sizes)}",
+            f"`{declared.name.text}` has {wanted}, and {tensor.type} has {len(sizes)}",
             span,
             note=f"this is {tensor.type}",
             others=(Label(declared.type.span, "declared here"),),
@@ -222,13 +224,13 @@ def _axis_count(count: int, at_least: bool) -> str:
 
 
 def _bind_names(body: Body, declared: syntax.Input, tensor: Tensor, span: Span) -> None:
-    for extent, size in _axes(declared, tensor, span):
-        if isinstance(extent, syntax.Path) and len(extent.parts) == 1:
-            name = extent.text
+    for named, size in _axes(declared, tensor, span):
+        if isinstance(named, syntax.Path) and len(named.parts) == 1:
+            name = named.text
             if name in body.parameters or name in body.env:
                 continue
             body.env[name] = size
-            body.spans[name] = extent.span
+            body.spans[name] = named.span
             body.frame.names[name] = size  # type: ignore[index]
     for position, extent in enumerate(declared.type.extents):
         if isinstance(extent, syntax.Ellipsis_):

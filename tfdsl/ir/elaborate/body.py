@@ -44,6 +44,8 @@ class Session:
     facts: Facts = field(default_factory=Facts)
     constraints: list[Constraint] = field(default_factory=list)
     steps: int = 0
+    symbolic: bool = False  # sizes stand for any: what depends on how large they are is not judged
+    reached: set[int] = field(default_factory=set)  # the identities of the blocks that were applied
 
     def spend(self, span: Span) -> None:
         self.steps += 1
@@ -134,7 +136,10 @@ class Body:
             for each in binders(statement):
                 if each.text == name:
                     if self.parameters is not None and self.parameters.waiting:
-                        return each.span, "bound here; a parameter sees other parameters and the sizes of the inputs only"
+                        return (
+                            each.span,
+                            "bound here; a parameter sees other parameters and the sizes of the inputs only",
+                        )
                     inside = isinstance(statement, syntax.Repeat)
                     return (
                         each.span,

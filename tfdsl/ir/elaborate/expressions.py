@@ -143,7 +143,7 @@ def _member(body: Body, value: Any, part: syntax.Name, tree: syntax.Expression) 
         )
         raise Fault("T201", f"no result is called `{part.text}`", part.span, help=help_)
     if isinstance(value, Instance):
-        prepare_weights(value)
+        prepare_weights(body, value)
         return _weight_or_place(body, value.place, part, tree)
     if isinstance(value, Place):
         return _weight_or_place(body, value, part, tree)

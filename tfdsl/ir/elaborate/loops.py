@@ -66,6 +66,8 @@ def _count(body: Body, statement: syntax.Repeat) -> int:
 
     count = evaluate(body, statement.count)
     fault: Fault | None = None
+    if isinstance(count, Dim) and body.session.symbolic:
+        return 1
     if isinstance(count, Dim):
         message = f"the number of turns must be known, and {count} is not before run time"
         fault = Fault("T306", message, statement.count.span, help="a parameter can say it")

@@ -16,7 +16,7 @@ from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_paramet
 from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, Place, Poisoned, Region, kind_of
 from tfdsl.ir.graph import Frame, Graph, Type
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
+from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from tfdsl.language.modules import Declared, base_block, home
 
 
@@ -29,15 +29,18 @@ class Elaborated:
 
 
 def elaborate(
-    declared: Declared, overrides: Mapping[str, Override] | None = None, optional: Sequence[str] = ()
+    declared: Declared,
+    overrides: Mapping[str, Override] | None = None,
+    optional: Sequence[str] = (),
+    session: Session | None = None,
 ) -> Elaborated:
     """The graph of a model. `optional` names the optional inputs that the graph is to have.
 
     Raises `SpecError` with all faults found.
     """
-    session = Session()
+    session = session or Session()
     elaborated: Elaborated | None = None
-    with _deep():
+    with room_for_depth():
         try:
             elaborated = _elaborate(session, declared, overrides or {}, optional)
         except Fault as fault:
@@ -55,7 +58,7 @@ def elaborate(
 
 
 @contextmanager
-def _deep() -> Iterator[None]:
+def room_for_depth() -> Iterator[None]:
     """Room for blocks within blocks; how deep those go is bounded where they are applied."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 50_000))
@@ -113,11 +116,6 @@ def _output_names(block: syntax.Block) -> list[str]:
     for position, output in enumerate(block.outputs):
         default = "output" if len(block.outputs) == 1 else f"output_{position}"
         name = output.name.text if output.name else default
-        if name in names:
-            assert output.name is not None
-            first = next(each.name for each in block.outputs if each.name and each.name.text == name)
-            others = (Label(first.span, "first here"),)
-            raise Fault("T203", f"two results are called `{name}`", output.name.span, others=others)
         names.append(name)
     return names
 
@@ -126,12 +124,7 @@ def _inputs(body: Body, block: syntax.Block, optional: Sequence[str]) -> dict[st
     """Input nodes with a symbol for every free name of the signature."""
     given: dict[str, Given] = {}
     chosen = [each for each in block.inputs if not each.optional or each.name.text in optional]
-    seen: dict[str, Any] = {}
     for each in block.inputs:
-        if each.name.text in seen:
-            first = Label(seen[each.name.text].name.span, "first here")
-            raise Fault("T203", f"`{each.name.text}` is declared twice", each.name.span, others=(first,))
-        seen[each.name.text] = each
         if each not in chosen:
             given[each.name.text] = Given(ABSENT, None, None, each.span)
     free: dict[str, dims.Dim] = {}

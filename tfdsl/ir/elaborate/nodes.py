@@ -80,7 +80,7 @@ def shape_fault(
     spans: Sequence[Span],
     settings: Mapping[str, Span] | None = None,
 ) -> Fault:
-    """The fault for a shape rule's refusal: at the operand or setting that it names, and where the operands are from."""
+    """The fault for a shape rule's refusal: at the operand that it names, and where all the operands come from."""
     shown = _OPERATORS.get(op, op)
     place = error.operand
     if place is None or place >= len(operands):

@@ -16,7 +16,7 @@ LARGEST_WEIGHT = 2**48  # elements
 
 def own_weight(body: Body, place: Place, name: str, shape: tuple[Any, ...], init: Initializer, span: Span) -> Tensor:
     """A weight at a place, which every application of the layer shares."""
-    known = _settle(place, place, name, Type("float", shape), init, span)
+    known = _settle(body, place, place, name, Type("float", shape), init, span)
     return weight_tensor(body, place.join(name), known[0], known[1], span)
 
 
@@ -26,12 +26,12 @@ def named_weight(body: Body, place: Place, shape: tuple[Any, ...], init: Initial
     if not place.is_weight:
         refuse_clash(place)
         place.parent.weights.pop(place.name, None)
-    known = _settle(place.parent, place, place.name, Type("float", shape), init, span)
+    known = _settle(body, place.parent, place, place.name, Type("float", shape), init, span)
     place.is_weight = True
     return weight_tensor(body, place.path, known[0], known[1], span)
 
 
-def prepare_weights(instance: Instance) -> None:
+def prepare_weights(body: Body, instance: Instance) -> None:
     """Make the weights of a layer that depend on no input known before it is applied (an embedding's table)."""
     layer, place = instance.layer, instance.place
     if isinstance(layer.callee, Op) and layer.callee.name == "embedding" and not place.weights:
@@ -40,16 +40,17 @@ def prepare_weights(instance: Instance) -> None:
             assert layer.callee.weights is not None
             wanted = layer.callee.weights([None, None], layer.callee.fill({"size": size, "dim": dim}))
             for name, (shape, init) in wanted.items():
-                _settle(place, place, name, Type("float", shape), init, layer.span)
+                _settle(body, place, place, name, Type("float", shape), init, layer.span)
 
 
 def _settle(
-    holder: Place, place: Place, name: str, type_: Type, init: Initializer, span: Span
+    body: Body, holder: Place, place: Place, name: str, type_: Type, init: Initializer, span: Span
 ) -> tuple[Type, Initializer, Span]:
     """The weight of a name at its holder: the one that is there, or a new one."""
     known = holder.weights.get(name)
     if known is None:
-        check_weight(holder.join(name), type_, span)
+        if not body.session.symbolic:
+            check_weight(holder.join(name), type_, span)
         refuse_clash(place)
         known = holder.weights[name] = (type_, init, span)
     elif known[0] != type_:

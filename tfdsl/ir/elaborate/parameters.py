@@ -20,7 +20,7 @@ from tfdsl.ir.elaborate.values import (
     kind_of,
 )
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Label, Span, did_you_mean
+from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Span, did_you_mean
 from tfdsl.language.modules import Module
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ class Parameters(Mapping[str, Any]):
         expression = override.expression if override else parameter.default
         if override is not None and expression is None:
             self.origins[name] = (override.origin, override.span)
+            if override.value is POISON:
+                raise Poisoned
             return self._checked(parameter, override.value, override.span)
         if expression is None:
             raise Fault(
@@ -194,18 +196,30 @@ def _wrong_kind(parameter: syntax.Parameter, kind: str, value: Any, span: Span |
     )
 
 
-def declared_parameters(block: syntax.Block, faults: Any) -> dict[str, syntax.Parameter]:
-    """The parameters that a block declares; names used twice are reported."""
+def declared_parameters(block: syntax.Block, faults: Collector) -> dict[str, syntax.Parameter]:
+    """The parameters that a block declares; a name that stands twice, among inputs and results too, is reported."""
     found: dict[str, syntax.Parameter] = {}
-    inputs = {each.name.text: each.name.span for each in block.inputs}
+    inputs = _distinct([each.name for each in block.inputs], "two inputs are", faults)
+    _distinct([each.name for each in block.outputs if each.name is not None], "two results are", faults)
     for statement in block.body:
         if not isinstance(statement, syntax.Parameter):
             continue
         name = statement.name
         first = found[name.text].name.span if name.text in found else inputs.get(name.text)
         if first is not None:
-            fault = Fault("T203", f"`{name.text}` is declared twice", name.span, others=(Label(first, "first here"),))
-            faults.add(fault.diagnostic)
+            others = (Label(first, "first here"),)
+            faults.add(Diagnostic("T203", f"`{name.text}` is declared twice", name.span, others=others))
             continue
         found[name.text] = statement
+    return found
+
+
+def _distinct(names: list[syntax.Name], what: str, faults: Collector) -> dict[str, Span]:
+    """The names with their places; those that stand twice are reported."""
+    found: dict[str, Span] = {}
+    for name in names:
+        if name.text in found:
+            others = (Label(found[name.text], "first here"),)
+            faults.add(Diagnostic("T203", f"{what} called `{name.text}`", name.span, others=others))
+        found.setdefault(name.text, name.span)
     return found

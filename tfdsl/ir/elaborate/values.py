@@ -135,8 +135,8 @@ class Undecided:
 class Place:
     """A node in the tree of weight paths; `span` is where it got its name.
 
-    A name may be used again and again by layers without weights: then several places have one path, of which at most one
-    may come to hold weights.
+    A name may be used again and again by layers without weights: then several places have one path, and at most one of
+    them may come to hold weights.
     """
 
     path: str
@@ -155,7 +155,7 @@ class Place:
         return self.path.rpartition(".")[2]
 
     def claim(self, name: str, application: object, span: Span) -> Place:
-        """The place for what is called `name`: another for each use in one application of a body, the same in the next."""
+        """The place for what is called `name`: another for each use in one application of a body, the same in others."""
         known, count = self._claims.get(name, (None, 0))
         count = count + 1 if known is application else 1
         self._claims[name] = (application, count)

@@ -1,29 +1,22 @@
-"""From a graph as a spec says it to one that a target lowers node by node."""
+"""What targets ask of a graph before they lower it: named sizes fixed, and how wide its quantised weights are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfdsl.backends.reference.inputs import holds
 from tfdsl.ir.dims import Dim, names_of, substitute
 from tfdsl.ir.graph import Graph, Node, Type
 from tfdsl.language.diagnostics import did_you_mean, one
-from tfdsl.passes.clean import clean
-from tfdsl.passes.lower_masks import lower_masks
-from tfdsl.passes.unroll import unroll
-
-
-def flatten(graph: Graph, dims: Mapping[str, int]) -> Graph:
-    """The graph without loops, with causal masks only, at the given sizes, and without what is for training."""
-    flat = fix_sizes(unroll(graph), dims)
-    flat.penalties = []
-    return clean(lower_masks(flat))
 
 
 def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:
     """A copy of a flat graph with named sizes fixed. Raises `SpecError` for names and numbers that cannot be."""
-    check_sizes(graph, dims)
+    check_names(graph, dims)
+    for name, number in dims.items():
+        if number < 1:
+            raise one("T704", f"`{name}` cannot be {number}: a size is at least 1")
     for each in graph.constraints:
         names = names_of((each.left, each.right))
         if names <= dims.keys() and not holds(each, dims):
@@ -37,10 +30,10 @@ def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:
     return fixed
 
 
-def check_sizes(graph: Graph, named: Mapping[str, Any]) -> None:
+def check_names(graph: Graph, names: Iterable[str]) -> None:
     """Refuse a name that is no size of the model's inputs."""
     known = names_of(size for place in graph.inputs for size in graph.node(place).type.dims)
-    for name in named:
+    for name in names:
         if name not in known:
             otherwise = f"its sizes are {', '.join(sorted(known))}" if known else "all its sizes are fixed"
             message = f"`{name}` is no size of the inputs of `{graph.name}`"

@@ -1,0 +1,88 @@
+"""The language reference: every example in it is read and elaborated, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tfdsl.ir.elaborate import elaborate
+from tfdsl.ir.elaborate.application import base_block
+from tfdsl.language import modules
+from tfdsl.language.diagnostics import SpecError
+from tfdsl.language.parser import KEYWORDS
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "specs" / "language.md").read_text("utf-8")
+EXAMPLES = [
+    (TEXT[: match.start()].count("\n") + 1, match[1].strip(), match[2])
+    for match in re.finditer(r"^```tfm([^\n]*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+]
+AROUND = """
+model Example(x: [batch, seq, 64], tokens: int[batch, seq], image: [batch, 3, 32, 32], q: [batch, 8, seq, 16],
+              k: [batch, 2, seq, 16], v: [batch, 2, seq, 16], keep: bool[batch, seq]) -> [batch, seq, 64] {{
+{}
+  return x
+}}
+"""
+
+
+def whole(text: str) -> str:
+    """An example as a file: statements are put into the body of a model."""
+    first = re.match(r"(?:\s*#[^\n]*\n)*\s*(\w+)", text)
+    assert first is not None
+    return text if first[1] in ("import", "block", "model", "plan", "mapping") else AROUND.format(text)
+
+
+def read(text: str) -> None:
+    """Read a file and elaborate its models, without and with their optional inputs."""
+    for declared in modules.load_text(text).models():
+        optional = [each.name.text for each in base_block(declared).inputs if each.optional]
+        elaborate(declared)
+        elaborate(declared, {}, optional)
+
+
+@pytest.mark.parametrize(("line", "kind", "text"), EXAMPLES, ids=[f"line {line}" for line, _, _ in EXAMPLES])
+def test_examples_hold(line: int, kind: str, text: str) -> None:
+    if not kind:
+        read(whole(text))
+        return
+    code = kind.removeprefix("error ")
+    with pytest.raises(SpecError) as raised:
+        read(whole(text))
+    assert [each.code for each in raised.value.diagnostics] == [code]
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 15
+    assert sum(bool(kind) for _, kind, _ in EXAMPLES) >= 2
+
+
+def test_tables_are_those_of_the_code() -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "reference_tables.py"))
+    assert tool["filled"](TEXT) == TEXT, "python tools/reference_tables.py writes them anew"
+
+
+def test_every_keyword_is_listed() -> None:
+    listed = re.search(r"These words cannot be names: `([^`]*)`", TEXT)
+    assert listed is not None
+    assert set(listed[1].split()) == set(KEYWORDS)
+
+
+def test_limits_are_those_of_the_code() -> None:
+    from tfdsl.ir.elaborate import body
+    from tfdsl.language import parser
+
+    limits = TEXT.partition("## Limits")[2].partition("##")[0]
+    for number in (
+        f"{parser.LARGEST_FILE // 1_000_000} MB",
+        f"{modules.MOST_FILES} imported files",
+        f"variants {modules.MOST_EXTENDS} deep",
+        f"blocks {body.DEEPEST_BLOCKS} deep",
+        f"expressions {parser.DEEPEST} deep",
+        f"{body.MOST_TURNS:,} turns",
+        f"{body.MOST_STEPS:,} steps",
+    ):
+        assert number in " ".join(limits.split())

@@ -1,0 +1,128 @@
+"""Write the generated tables of the language reference: `python tools/reference_tables.py`.
+
+A table stands between `<!-- name -->` and `<!-- /name -->`. A test fails when one is not as the code has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tfdsl.ir import masks
+from tfdsl.ir.elaborate.functions import INITIALIZERS, NUMBERS
+from tfdsl.ir.ops import OPS
+from tfdsl.language import syntax
+from tfdsl.language.modules import STD, prelude
+from tfdsl.language.parser import read
+
+REFERENCE = Path(__file__).parent.parent / "specs" / "language.md"
+
+HIDDEN = (", operands...", ", path=none")  # what elaboration fills in
+
+INITIALIZER_MEANINGS = {
+    "zeros": "0",
+    "ones": "1",
+    "constant": "the number",
+    "normal": "normal, with the given deviation",
+    "trunc_normal": "normal, with the given deviation, drawn anew beyond two deviations",
+    "uniform": "uniform between minus and plus the number",
+    "xavier_uniform": "uniform up to gain * sqrt(6 / (fan in + fan out))",
+    "xavier_normal": "normal with deviation gain * sqrt(2 / (fan in + fan out))",
+    "kaiming_uniform": "uniform up to gain * sqrt(3 / fan in)",
+    "kaiming_normal": "normal with deviation gain / sqrt(fan in)",
+}
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def ops() -> str:
+    """Every op that has a name in the language."""
+    rows = []
+    for op in OPS.values():
+        if op.inner:
+            continue
+        weights = ", ".join(f"`{operand.name}`" for operand in op.operands if operand.weight)
+        signature = op.signature()
+        for part in HIDDEN:
+            signature = signature.replace(part, "")
+        rows.append((f"`{signature}`", op.summary + (f" Weights: {weights}." if weights else "")))
+    return table(("op", "what it computes"), rows)
+
+
+def mask_constructors() -> str:
+    """Every mask."""
+    rows = []
+    for kind in masks.KINDS.values():
+        arguments = [*kind.arguments, *([kind.operand] if kind.operand else [])]
+        rows.append((f"`{kind.name}({', '.join(arguments)})`" if arguments else f"`{kind.name}`", kind.summary))
+    return table(("mask", "allows"), rows)
+
+
+def initializers() -> str:
+    """Every initialiser with its default numbers."""
+    rows = []
+    for name, defaults in INITIALIZERS.items():
+        inside = ", ".join("number" if each is None else f"{each:g}" for each in defaults)
+        rows.append((f"`{name}({inside})`" if defaults else f"`{name}`", INITIALIZER_MEANINGS[name]))
+    return table(("initialiser", "values"), rows) + "\n\nFans are counted of a weight `[out, in, ...]`; a gain of 1 may be left out."
+
+
+def numbers() -> str:
+    """The functions of numbers by how many they take."""
+    by_count: dict[int, list[str]] = {}
+    for name, (count, _) in NUMBERS.items():
+        by_count.setdefault(count, []).append(f"`{name}`")
+    words = {1: "one number", 2: "two numbers"}
+    return table(("of", "functions"), [(words[count], ", ".join(names)) for count, names in by_count.items()] + [("a list", "`len`")])
+
+
+def blocks() -> str:
+    """The blocks of the prelude with the comments above them."""
+    tree = read(STD / "prelude.tfm").text.split("\n")
+    rows = []
+    for item in prelude().tree.items:
+        if not isinstance(item, syntax.Block):
+            continue
+        line, _ = item.span.source.place(item.span.start)
+        comment: list[str] = []
+        while line >= 2 and tree[line - 2].startswith("#"):
+            line -= 1
+            comment.insert(0, tree[line - 1].lstrip("# "))
+        text = " ".join(part for part in comment if " = " not in part or not part.split(" = ")[0].isidentifier())
+        parameters = [each for each in item.body if isinstance(each, syntax.Parameter)]
+        inputs = [each.name.text + ("?" if each.optional else "") for each in item.inputs]
+        settings = [
+            each.name.text + (f"={each.default.span.text}" if each.default is not None else "") for each in parameters
+        ]
+        rows.append((f"`{item.name.text}({', '.join(inputs + settings)})`", text))
+    return table(("block", "what it computes"), rows)
+
+
+TABLES = {
+    "ops": ops,
+    "masks": mask_constructors,
+    "initializers": initializers,
+    "numbers": numbers,
+    "prelude": blocks,
+}
+
+
+def filled(text: str) -> str:
+    """The reference with every table as the code has it today."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        assert pattern.search(text), f"the reference has no place for the table of {name}"
+        made = make()
+        text = pattern.sub(lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(filled(REFERENCE.read_text("utf-8")), encoding="utf-8", newline="\n")
+    print(f"wrote {REFERENCE.name}")
