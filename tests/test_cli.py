@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, with which exit status; and that it never shows a traceback or loads too much."""
+"""The command line: what it prints, where, with which exit status; that it shows no traceback and loads little."""
 
 from __future__ import annotations
 
@@ -214,7 +214,10 @@ def test_a_name_splits_at_its_last_colon(tmp_path: Path) -> None:
         (["show", GPT2, "--sett", "a=1"], "no such option"),
         (["report", GPT2, "--batch", "0"], "0 is not in the range x>=1"),
         (["build", GPT2, "--to", "tensorflow", "-o", "x"], "'tensorflow' is not one of"),
-        (["build", GPT2, "--to", "torch", "-o", "x", "--weights", "a", "--seed", "1"], "--weights and --seed are two ways"),
+        (
+            ["build", GPT2, "--to", "torch", "-o", "x", "--weights", "a", "--seed", "1"],
+            "--weights and --seed are two ways",
+        ),
     ],
 )
 def test_wrong_usage_is_told_as_all_faults_are(arguments: list[str], message: str) -> None:
@@ -227,7 +230,13 @@ def test_wrong_usage_is_told_as_all_faults_are(arguments: list[str], message: st
 
 @pytest.mark.parametrize(
     ("setting", "code"),
-    [("nothing=1", "T313"), ("depth=1 +", "T1"), ("depth=nowhere", "T201"), ("depth=true", "T309"), ("depth=10 ** 9", "T306")],
+    [
+        ("nothing=1", "T313"),
+        ("depth=1 +", "T1"),
+        ("depth=nowhere", "T201"),
+        ("depth=true", "T309"),
+        ("depth=10 ** 9", "T306"),
+    ],
 )
 def test_a_wrong_setting_is_a_fault_at_its_place(setting: str, code: str) -> None:
     result = run("show", GPT2, "--set", setting)

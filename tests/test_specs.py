@@ -85,7 +85,7 @@ def test_a_file_alone_names_its_first_model(file: str, model: str) -> None:
 
 
 def test_a_file_of_several_models_asks_which() -> None:
-    with pytest.raises(tfdsl.SpecError, match="bert.tfm:Bert"):
+    with pytest.raises(tfdsl.SpecError, match=r"bert\.tfm:Bert"):
         tfdsl.load(SPECS / "bert.tfm")
 
 

@@ -54,7 +54,8 @@ def test_gpt2_has_the_published_arithmetic() -> None:
     names = [name.removeprefix("transformer.") for name in theirs if name != "lm_head.weight"]
     linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
     weights = {
-        name: theirs[f"transformer.{name}"].T if name.endswith(linear) else theirs[f"transformer.{name}"] for name in names
+        name: theirs[f"transformer.{name}"].T if name.endswith(linear) else theirs[f"transformer.{name}"]
+        for name in names
     }
     spec = tfdsl.load(SPECS / "gpt2.tfm", vocab=97, context=16, width=32, depth=2, heads=4)
     tokens = ids(97, 3, 11)
@@ -117,7 +118,9 @@ def test_bert_has_the_published_arithmetic() -> None:
     plain = tfdsl.load(SPECS / "bert.tfm", "Bert", **BERT_SIZES)
     result = model(named["input_ids"])
     check(
-        run(plain.graph, weights, {"tokens": inputs["tokens"]}), hidden=result.last_hidden_state, pooled=result.pooler_output
+        run(plain.graph, weights, {"tokens": inputs["tokens"]}),
+        hidden=result.last_hidden_state,
+        pooled=result.pooler_output,
     )
     full = tfdsl.load(SPECS / "bert.tfm", "Bert", inputs=["segments", "keep"], **BERT_SIZES)
     result = model(**named)
@@ -242,7 +245,10 @@ def test_vit_has_the_published_arithmetic() -> None:
         layer_norm_eps=1e-6,
     )
     model, theirs = published(transformers.ViTForImageClassification(config))
-    weights = {"cls_token": theirs["vit.embeddings.cls_token"], "pos_embed": theirs["vit.embeddings.position_embeddings"]}
+    weights = {
+        "cls_token": theirs["vit.embeddings.cls_token"],
+        "pos_embed": theirs["vit.embeddings.position_embeddings"],
+    }
     for kind in ("weight", "bias"):
         weights[f"patch_embed.proj.{kind}"] = theirs[f"vit.embeddings.patch_embeddings.projection.{kind}"]
         weights[f"norm.{kind}"] = theirs[f"vit.layernorm.{kind}"]

@@ -1,4 +1,4 @@
-"""Building a model for a target: weights are read or drawn, the target's backend is called, the files appear at once."""
+"""Building a model for a target: weights are read or drawn, the backend is called, the files appear at once."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def build(
 ) -> Built:
     """Build a graph into a folder. Raises `SpecError`, and leaves the folder as it was then.
 
-    `weights` is a safetensors file, a mapping from paths to arrays, or a module with a `state_dict`; `seed` draws initial
-    ones. PyTorch's source can be had without either, and without PyTorch. `dims` fixes sizes by name.
+    `weights` is a safetensors file, a mapping from paths to arrays, or a module with a `state_dict`; `seed` draws
+    initial ones. PyTorch's source can be had without either, and without PyTorch. `dims` fixes sizes by name.
     """
     wanted = find_target(target)
     require_values(graph, wanted, weights is not None or seed is not None)
@@ -76,7 +76,8 @@ def build(
 def find_target(name: str) -> Target:
     """The target of a name. Raises `SpecError` for a name that is none."""
     if name not in TARGETS:
-        raise one("T714", f"there is no target `{name}`", help=did_you_mean(name, TARGETS, "they are " + ", ".join(TARGETS)))
+        help_ = did_you_mean(name, TARGETS, "they are " + ", ".join(TARGETS))
+        raise one("T714", f"there is no target `{name}`", help=help_)
     return TARGETS[name]
 
 
@@ -89,7 +90,8 @@ def load_backend(name: str) -> ModuleType:
         except ImportError as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name == package
             reason = "is not installed" if missing else f"does not load: {error}"
-            raise one("T710", f"{target.title} needs `{package}`, which {reason}", help=f"pip install 'tfdsl[{name}]'") from None
+            help_ = f"pip install 'tfdsl[{name}]'"
+            raise one("T710", f"{target.title} needs `{package}`, which {reason}", help=help_) from None
     return importlib.import_module(f"tfdsl.backends.{name}")
 
 
@@ -133,7 +135,7 @@ def session(graph: Graph, target: str, weights: Mapping[str, Any], folder: Path)
     """A built model that runs: a function from inputs to outputs by name. Files that it needs are put into `folder`."""
     backend = load_backend(target)
     if target == "torch":
-        return backend.session(graph, weights)  # type: ignore[no-any-return]
+        return backend.session(graph, weights)
     path = folder / TARGETS[target].file
     backend.build(graph, weights, path)
-    return backend.session(path)  # type: ignore[no-any-return]
+    return backend.session(path)

@@ -26,7 +26,8 @@ class Checked:
     def summary(self) -> str:
         """One line for a check that found nothing."""
         parts = [f"{len(self.models)} model{'s' if len(self.models) != 1 else ''}, no errors"]
-        parts += [f"{name} needs a value for `{parameter}` and was not read" for name, parameter in self.unsettled.items()]
+        for name, parameter in self.unsettled.items():
+            parts.append(f"{name} needs a value for `{parameter}` and was not read in full")
         return "; ".join(parts)
 
 
@@ -83,7 +84,8 @@ def _model_of(module: Module, name: syntax.Name, faults: Collector) -> Declared 
     if found is not None and is_model(found):
         return found
     visible = (*module.own.values(), *module.imported.values())
-    help_ = did_you_mean(name.text, [each.name for each in visible if is_model(each)])
+    known = [each.name for each in visible if is_model(each)]
+    help_ = did_you_mean(name.text, known, "the models are " + ", ".join(known) if known else "")
     if found is None:
         faults.add(Diagnostic("T201", f"no model is called `{name.text}`", name.span, help=help_))
     else:

@@ -1,7 +1,7 @@
 """The command line: one thin function a command, over the same functions that Python programs call.
 
-Frameworks are loaded by `build` and `verify` only, NumPy by nothing else either; what a command needs beyond the language
-is imported when it runs, so that every command answers at once.
+Frameworks and NumPy are loaded by `build` and `verify` only; what a command needs beyond the language is imported when
+it runs, so that every command answers at once.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _settings(context: click.Context, option: click.Parameter, texts: tuple[str,
 
 def with_settings(command: Command) -> Command:
     """The options that say what becomes of a model before anything is done with it."""
-    inputs = click.option("--with", "inputs", multiple=True, metavar="INPUT", help="An optional input to have. Repeatable.")
-    settings = click.option(
-        "--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_settings, help="Set a parameter. Repeatable."
-    )
+    text = "An optional input to have. Repeatable."
+    inputs = click.option("--with", "inputs", multiple=True, metavar="INPUT", help=text)
+    text = "Set a parameter. Repeatable."
+    settings = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_settings, help=text)
     return inputs(settings(command))
 
 
@@ -58,9 +58,8 @@ def with_model(command: Command) -> Command:
 def with_passes(command: Command) -> Command:
     """The options that say which passes run."""
     plan = click.option("--plan", metavar="NAME", help="Run the passes of a plan of the file.")
-    passes = click.option(
-        "--pass", "passes", multiple=True, metavar="CALL", help="""Run a pass: --pass 'quantize("h.**", bits=8)'. Repeatable."""
-    )
+    text = """Run a pass: --pass 'quantize("h.**", bits=8)'. Repeatable."""
+    passes = click.option("--pass", "passes", multiple=True, metavar="CALL", help=text)
     return plan(passes(command))
 
 
@@ -83,7 +82,10 @@ def _optimized(model: Model, plan: str | None, passes: tuple[str, ...], after: s
     """The model after the passes of a plan, then those given one by one; what each did is told on stderr."""
     if plan is None and not passes and after is None:
         return model
-    raise NotImplementedError
+    optimized = model.optimize(*passes, plan=plan, after=after)
+    for each in optimized.passes:
+        say(str(each))
+    return optimized
 
 
 def _print_json(value: Any) -> None:
@@ -131,7 +133,7 @@ def check(specs: tuple[str, ...], settings: dict[str, str], inputs: tuple[str, .
 
 @tfm.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--check", "only_check", is_flag=True, help="Change nothing; name the files that would change, and exit 1.")
+@click.option("--check", "only_check", is_flag=True, help="Name the files that would change, and exit 1.")
 def fmt(files: tuple[str, ...], only_check: bool) -> int:
     """Write files in the one style there is."""
     from tfdsl.files import atomic_file
@@ -178,7 +180,12 @@ def show(spec: str, settings: dict[str, str], inputs: tuple[str, ...]) -> None:
 @with_passes
 @click.option("--after", metavar="PASS", help="Run passes up to this one: one of the plan's, or this one alone.")
 def ir(
-    spec: str, settings: dict[str, str], inputs: tuple[str, ...], plan: str | None, passes: tuple[str, ...], after: str | None
+    spec: str,
+    settings: dict[str, str],
+    inputs: tuple[str, ...],
+    plan: str | None,
+    passes: tuple[str, ...],
+    after: str | None,
 ) -> None:
     """Print the graph as text."""
     from tfdsl.ir.text import print_graph
@@ -211,7 +218,9 @@ def report(
 @tfm.command()
 @with_model
 @click.option("-o", "--output", required=True, metavar="OUT.{dot,svg,png,pdf}", help="The file to write.")
-@click.option("--depth", type=click.IntRange(1), default=2, show_default=True, help="How many levels of blocks to show.")
+@click.option(
+    "--depth", type=click.IntRange(1), default=2, show_default=True, help="How many levels of blocks to show."
+)
 def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: str, depth: int) -> None:
     """Draw the architecture as a paper would."""
     _load(spec, settings, inputs).draw(output, depth=depth)
@@ -240,7 +249,9 @@ def build(
     if weights is not None and seed is not None:
         raise click.UsageError("--weights and --seed are two ways to the same thing; give one")
     model = _optimized(_load(spec, settings, inputs), plan, passes)
-    for path in model.build(target, output, weights=weights, seed=seed).files:
+    bounds = model.plan(plan).deploy.get(target, {}) if plan is not None else {}
+    sizes = {name: size for name, size in bounds.items() if isinstance(size, int)}  # a range leaves a size open
+    for path in model.build(target, output, weights=weights, seed=seed, dims=sizes).files:
         click.echo(path)
 
 

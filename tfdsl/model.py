@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch  # noqa: TID251
 
     from tfdsl.build import Built
+    from tfdsl.passes import Report as PassReport
     from tfdsl.plans import Plan
     from tfdsl.report import Report
     from tfdsl.verify import Verdict
@@ -32,8 +33,8 @@ def load(
 ) -> Model:
     """The model of a spec: `model` names it, or it is the file's one model that extends no other.
 
-    `params` override parameters with Python values (numbers, strings, booleans, lists), `settings` with expressions of the
-    language as text; `inputs` names optional inputs that the model is to have. Raises `SpecError`.
+    `params` override parameters with Python values (numbers, strings, booleans, lists), `settings` with expressions of
+    the language as text; `inputs` names optional inputs that the model is to have. Raises `SpecError`.
     """
     module = modules.load(path)
     declared = choose(module, model)
@@ -47,13 +48,14 @@ class Model:
     """A model with its parameters settled.
 
     `graph` is its graph, `name` its name; `parameters` maps each parameter to its value, with `origins` saying where it
-    came from.
+    came from, and `passes` tells what the passes did that it has been through.
     """
 
-    def __init__(self, declared: Declared, graph: Graph, parameters: Any):
+    def __init__(self, declared: Declared, graph: Graph, parameters: Any, passes: tuple[PassReport, ...] = ()):
         self.declared = declared
         self.graph = graph
         self.parameters = parameters
+        self.passes = passes
 
     @property
     def name(self) -> str:
@@ -69,6 +71,17 @@ class Model:
 
         return find_plan(self.module, name, self.declared, self.parameters)
 
+    def optimize(self, *passes: str, plan: str | None = None, after: str | None = None) -> Model:
+        """This model after passes: those of a plan of its file, then those given as they are written in one.
+
+        `after` names the last to be run, and is run alone where it is all that is given. What each pass did is in
+        `.passes` of the model that comes back. Raises `SpecError`.
+        """
+        from tfdsl.optimize import optimize
+
+        graph, reports = optimize(self, passes, plan, after)
+        return Model(self.declared, graph, self.parameters, (*self.passes, *reports))
+
     def report(
         self,
         *,
@@ -83,7 +96,7 @@ class Model:
         return report(self.graph, sizes=sizes, batch=batch, seq=seq, dtype=dtype)
 
     def draw(self, path: str | os.PathLike[str], *, depth: int = 2) -> None:
-        """Draw the architecture into a `.dot`, `.svg`, `.png` or `.pdf`: so many levels of blocks. Raises `SpecError`."""
+        """Draw so many levels of blocks into a `.dot`, `.svg`, `.png` or `.pdf`. Raises `SpecError`."""
         from tfdsl.backends.graphviz import draw
 
         draw(self.graph, path, depth)
@@ -91,8 +104,8 @@ class Model:
     def to_torch(self, *, weights: Any = None, seed: int | None = None) -> torch.nn.Module:
         """A PyTorch module, made from the source that a build would write.
 
-        `weights` is a safetensors file, arrays or tensors by path, or a module; `seed` draws initial ones. Without either
-        the module draws its own. Raises `SpecError`.
+        `weights` is a safetensors file, arrays or tensors by path, or a module; `seed` draws initial ones. Without
+        either the module draws its own. Raises `SpecError`.
         """
         from tfdsl.build import find_target, load_backend, require_values, values_of
         from tfdsl.weights import materialise
@@ -101,7 +114,7 @@ class Model:
         require_values(self.graph, find_target("torch"), weights is not None or seed is not None)
         values = values_of(self.graph, weights, seed)
         graph, stored = (self.graph, None) if values is None else materialise(self.graph, values)
-        return backend.make(graph, stored)  # type: ignore[no-any-return]
+        return backend.make(graph, stored)
 
     def to_onnx(
         self,
@@ -196,7 +209,11 @@ def _from_text(name: str, text: str, module: Module) -> Override:
 def _from_value(name: str, value: Any) -> Override:
     plain = _plain(value)
     if plain is _UNFIT:
-        raise one("T309", f"`{name}` cannot be {value!r}", help="numbers, strings, booleans, None and lists of them can be given")
+        raise one(
+            "T309",
+            f"`{name}` cannot be {value!r}",
+            help="numbers, strings, booleans, None and lists of them can be given",
+        )
     return Override(None, plain, None, None, "given to load")
 
 

@@ -12,7 +12,7 @@ from tfdsl.ir.elaborate.causes import causes
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.values import Fault, Range, kind_of
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Label, did_you_mean
+from tfdsl.language.diagnostics import Collector, Label, did_you_mean
 
 
 class Unsettled(Exception):
@@ -91,8 +91,8 @@ def read_value(scope: Body, kind: str, name: str, tree: syntax.Expression, settl
     return value
 
 
-def read_choice(scope: Body, name: str, tree: syntax.Expression, settled: bool) -> Choice:
-    """A choice with its settings; those that are not given have their defaults."""
+def read_choice(scope: Body, name: str, tree: syntax.Expression, settled: bool, faults: Collector) -> Choice:
+    """A choice with its settings; those that are not given have their defaults. Faults of settings are collected."""
     known = CHOICES[name]
     listed = ", ".join(f"{choice}(...)" if options else f"{choice}()" for choice, options in known.items())
     if not isinstance(tree, (syntax.Call, syntax.Path)):
@@ -104,13 +104,12 @@ def read_choice(scope: Body, name: str, tree: syntax.Expression, settled: bool) 
     options = known[callee.text]
     given: dict[str, tuple[Any, syntax.Argument]] = {}
     for argument in tree.arguments if isinstance(tree, syntax.Call) else ():
-        key = _option(callee.text, options, argument)
-        if key in given:
-            first = given[key][1].keyword
-            assert first is not None and argument.keyword is not None
-            others = (Label(first.span, "first here"),)
-            raise Fault("T610", f"`{key}` is given twice", argument.keyword.span, others=others)
-        given[key] = read_value(scope, options[key].kind, key, argument.value, settled), argument
+        try:
+            key = _option(callee.text, options, argument, given)
+            given[key] = options[key].default, argument
+            given[key] = read_value(scope, options[key].kind, key, argument.value, settled), argument
+        except Fault as fault:
+            faults.add(fault.diagnostic)
     for key, option in options.items():
         if option.required and key not in given:
             raise Fault("T612", f"`{callee.text}` needs `{key}`, {option.kind}", tree.span)
@@ -119,7 +118,7 @@ def read_choice(scope: Body, name: str, tree: syntax.Expression, settled: bool) 
     return chosen
 
 
-def _option(choice: str, options: Mapping[str, Option], argument: syntax.Argument) -> str:
+def _option(choice: str, options: Mapping[str, Option], argument: syntax.Argument, given: Mapping[str, Any]) -> str:
     listed = f"{choice} takes {', '.join(options)}" if options else f"{choice} takes no settings"
     if argument.keyword is None:
         raise Fault("T612", f"the settings of `{choice}` are given by name", argument.span, help=listed)
@@ -127,6 +126,9 @@ def _option(choice: str, options: Mapping[str, Option], argument: syntax.Argumen
     if name not in options:
         help_ = did_you_mean(name, options, listed)
         raise Fault("T611", f"`{choice}` has no setting `{name}`", argument.keyword.span, help=help_)
+    if name in given:
+        first = given[name][1].keyword.span
+        raise Fault("T610", f"`{name}` is given twice", argument.keyword.span, others=(Label(first, "first here"),))
     return name
 
 

@@ -142,7 +142,7 @@ class _Reader:
             raise Fault("T610", "`train` is a list of settings, name = value", item.span, help=help_)
         name = item.name.text
         if name in CHOICES:
-            setattr(self.plan.train, name, read_choice(self.scope, name, item.value, self.settled))
+            setattr(self.plan.train, name, read_choice(self.scope, name, item.value, self.settled, self.faults))
         elif name in TRAIN:
             setattr(self.plan.train, name, read_value(self.scope, TRAIN[name], name, item.value, self.settled))
         else:

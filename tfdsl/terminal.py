@@ -1,7 +1,7 @@
 """How the command line speaks: faults in colour on stderr, never a traceback, and an exit status that says which kind.
 
-0: all is well; 1: faults were found, or what was asked for could not be done; 2: wrong usage; 70: a fault of the program
-itself; 130: interrupted.
+0: all is well; 1: faults were found, or what was asked for could not be done; 2: wrong usage; 70: a fault of the
+program itself; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tfdsl.language.diagnostics import Diagnostic, SpecError, did_you_mean, one
+from tfdsl.language.diagnostics import Diagnostic, SpecError, did_you_mean
 
 FAULTS, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
 _TRACEBACK = "TFM_TRACEBACK"
@@ -31,20 +31,26 @@ _CARETS = re.compile(r"\^.*")
 class Commands(click.Group):
     """A group of commands under which whatever goes wrong becomes a message and an exit status."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command; ends the process, as Click's own does, unless `standalone_mode` is off."""
         if not standalone_mode:
-            return super().main(args, *rest, standalone_mode=False, **extra)
+            return super().main(args, prog_name, complete_var, False, **extra)
         arguments = list(sys.argv[1:] if args is None else args)
-        status = self._run(arguments, rest, extra)
-        sys.exit(_flush(status))
+        sys.exit(_flush(self._run(arguments, prog_name, complete_var, extra)))
 
-    def _run(self, arguments: list[str], rest: tuple[Any, ...], extra: dict[str, Any]) -> int:
+    def _run(self, arguments: list[str], program: str | None, complete: str | None, extra: dict[str, Any]) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            result = super().main(arguments, *rest, standalone_mode=False, **extra)
+            result = super().main(arguments, program, complete, False, **extra)
         except SpecError as error:
             return show_faults(error.diagnostics)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -74,9 +80,8 @@ class Commands(click.Group):
         """The command of a name; names near a wrong one are suggested."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             known = self.list_commands(ctx)
-            raise click.UsageError(
-                f"there is no command `{args[0]}`; {did_you_mean(args[0], known, 'the commands are ' + ', '.join(known))}", ctx
-            )
+            near = did_you_mean(args[0], known, "the commands are " + ", ".join(known))
+            raise click.UsageError(f"there is no command `{args[0]}`; {near}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -158,4 +163,4 @@ def _internal(error: Exception) -> int:
     return INTERNAL
 
 
-__all__ = ["Commands", "one", "paint", "say", "show_faults"]
+__all__ = ["Commands", "paint", "say", "show_faults"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verdict:
-    """The outcome: a result for each target, sizes and output; what targets refused; and those that are not installed."""
+    """The outcome: a result for each target, sizes and output; what targets refused; which are not installed."""
 
     results: list[Result] = field(default_factory=list)
     refused: dict[str, SpecError] = field(default_factory=dict)

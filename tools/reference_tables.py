@@ -15,6 +15,10 @@ from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
 from tfdsl.language.modules import STD, prelude
 from tfdsl.language.parser import read
+from tfdsl.mappings import CHANGES
+from tfdsl.passes import PASSES, signature
+from tfdsl.passes.options import spell
+from tfdsl.plan_settings import CHOICES, TRAIN
 
 REFERENCE = Path(__file__).parent.parent / "specs" / "language.md"
 
@@ -70,7 +74,10 @@ def initializers() -> str:
     for name, defaults in INITIALIZERS.items():
         inside = ", ".join("number" if each is None else f"{each:g}" for each in defaults)
         rows.append((f"`{name}({inside})`" if defaults else f"`{name}`", INITIALIZER_MEANINGS[name]))
-    return table(("initialiser", "values"), rows) + "\n\nFans are counted of a weight `[out, in, ...]`; a gain of 1 may be left out."
+    return (
+        table(("initialiser", "values"), rows)
+        + "\n\nFans are counted of a weight `[out, in, ...]`; a gain of 1 may be left out."
+    )
 
 
 def numbers() -> str:
@@ -79,7 +86,10 @@ def numbers() -> str:
     for name, (count, _) in NUMBERS.items():
         by_count.setdefault(count, []).append(f"`{name}`")
     words = {1: "one number", 2: "two numbers"}
-    return table(("of", "functions"), [(words[count], ", ".join(names)) for count, names in by_count.items()] + [("a list", "`len`")])
+    return table(
+        ("of", "functions"),
+        [(words[count], ", ".join(names)) for count, names in by_count.items()] + [("a list", "`len`")],
+    )
 
 
 def blocks() -> str:
@@ -104,7 +114,41 @@ def blocks() -> str:
     return table(("block", "what it computes"), rows)
 
 
+def passes() -> str:
+    """The passes of plans with the first lines of their docstrings."""
+    rows = [(f"`{signature(name, each)}`", (each.__doc__ or "").partition("\n")[0]) for name, each in PASSES.items()]
+    return table(("pass", "what it does"), rows)
+
+
+def train() -> str:
+    """The settings of `train`, and the choices that some have."""
+    rows = []
+    for name, choices in CHOICES.items():
+        spelled = []
+        for choice, options in choices.items():
+            inside = [
+                each if option.required else f"{each}={spell(option.default)}" for each, option in options.items()
+            ]
+            spelled.append(f"`{choice}({', '.join(inside)})`")
+        rows.append((f"`{name}`", " or ".join(spelled)))
+    rows += [(f"`{name}`", kind) for name, kind in TRAIN.items()]
+    return table(("setting", "is"), rows)
+
+
+def changes() -> str:
+    """The changes of layout that a mapping may make."""
+    rows = []
+    for name, kind in CHANGES.items():
+        inside = ["weight" if kind.inputs == 1 else "weight..."]
+        inside += [each if each in kind.required else f"{each}=0" for each in kind.settings]
+        rows.append((f"`{name}({', '.join(inside)})`", kind.summary))
+    return table(("their tensor is", "of ours"), rows)
+
+
 TABLES = {
+    "passes": passes,
+    "train": train,
+    "changes": changes,
     "ops": ops,
     "masks": mask_constructors,
     "initializers": initializers,

@@ -84,6 +84,7 @@ class Node:
     spelled: dict[str, Expression] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # what the spec calls the results, where it names them
     bodies: tuple[Graph, ...] = ()
+    order: float = 0.0  # where it stands among the nodes that it does not depend on
 
     @property
     def type(self) -> Type:
@@ -131,13 +132,13 @@ class Graph:
         return self.node(value).types[value.index]
 
     def nodes(self) -> list[Node]:
-        """All nodes, each after what it depends on; otherwise in the order in which they were added."""
-        found: list[Node] = [data["node"] for _, data in self.network.nodes(data=True)]
+        """All nodes, each after what it depends on; otherwise inputs first, and the others as their `order` says."""
+        found: list[Node] = sorted((node for _, node in self.network.nodes(data="node")), key=_place)
         seen: set[int] = set()
         for node in found:
             if any(value is not None and value.node not in seen for value in node.inputs):
-                order = {node.id: position for position, node in enumerate(found)}
-                ids = nx.lexicographical_topological_sort(self.network, key=order.__getitem__)
+                position = {node.id: position for position, node in enumerate(found)}
+                ids = nx.lexicographical_topological_sort(self.network, key=position.__getitem__)
                 return [self.node(each) for each in ids]
             seen.add(node.id)
         return found
@@ -176,7 +177,7 @@ class Graph:
         like: Node | None = None,
         **rest: Any,
     ) -> Node:
-        """Add a node; its types follow from the op's rule unless given. `like` lends its scope, span and name."""
+        """Add a node; its types follow from the op's rule unless given. `like` lends its scope, span, name and order."""
         inputs = tuple(inputs)
         attributes = dict(attributes or {})
         if types is None:
@@ -184,7 +185,8 @@ class Graph:
 
             types = infer(op, [v if v is None else self.type(v) for v in inputs], attributes)
         if like is not None:
-            rest = {"scope": like.scope, "span": like.span, "name": like.name, **rest}
+            rest = {"scope": like.scope, "span": like.span, "name": like.name, "order": like.order, **rest}
+        rest.setdefault("order", -1 if op == "input" else self._next)
         node = Node(self._next, op, inputs, attributes, types, **rest)
         self._next += 1
         self.network.add_node(node.id, node=node)
@@ -232,6 +234,10 @@ class Graph:
         for place, value in enumerate(node.inputs):
             if value is not None:
                 self.network.add_edge(value.node, node.id, key=place, index=value.index)
+
+
+def _place(node: Node) -> tuple[float, int]:
+    return node.order, node.id
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class _Printer:
             value = node.attributes.get(attribute.name, attribute.default)
             if attribute.kind == "names":
                 yield from (f"{name}={size}" for name, size in sorted(dict(value or ()).items()))
-            elif attribute.required or not _is_default(attribute, value, rank):
+            elif attribute.name in node.attributes if attribute.required else not _is_default(attribute, value, rank):
                 text = _value_text(attribute.kind, value)
                 leads = attribute.name == record.leading and attribute.kind == "string"
                 yield text if leads else f"{attribute.name}={text}"

@@ -52,7 +52,7 @@ class RegionRule:
 
 
 def verify(graph: Graph, after: str = "") -> None:
-    """Raise `SpecError` (T601) with every rule that the graph breaks; `after` names the pass that made it."""
+    """Raise `SpecError` (T609) with every rule that the graph breaks; `after` names the pass that made it."""
     faults = Collector()
     dims = [dim for node in graph.inputs if node in graph for dim in graph.node(node).type.dims]
     symbols = {dim.name for dim in dims if isinstance(dim, Dim) and dim.name is not None}
@@ -61,7 +61,7 @@ def verify(graph: Graph, after: str = "") -> None:
         blame = f"the pass `{after}` has left a graph that is not legal: " if after else "the graph is not legal: "
         span = node.span if node is not None else None
         help_ = "this is a fault of the compiler, not of the spec"
-        faults.add(Diagnostic("T601", f"{blame}{where}{text}", span, note=f"the rule: {rule}", help=help_))
+        faults.add(Diagnostic("T609", f"{blame}{where}{text}", span, note=f"the rule: {rule}", help=help_))
     faults.check()
 
 

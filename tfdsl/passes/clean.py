@@ -21,7 +21,7 @@ STEPS: tuple[Callable[[Region, Report], int], ...] = (
     lambda region, report: drop_identities(region.graph, report),
     lambda region, report: merge_common(region.graph, report),
     lambda region, report: hoist(region.graph, region.depth, report),
-    lambda region, report: drop_dead(region.graph, report),
+    lambda region, report: drop_dead(region.graph, Report(report.name)),
 )
 
 
@@ -29,6 +29,9 @@ def clean(graph: Graph) -> PassResult:
     """Fold constants, drop what changes nothing, merge equal nodes, move loop invariants out, and drop what nothing needs."""
     graph = graph.copy()
     report = Report("clean")
+    # What is dead at first is worth a word; what dies of the other changes is part of them.
+    for region in reversed(list(Region(graph).inside())):
+        drop_dead(region.graph, report)
     while _once(graph, report):
         pass
     return graph, report

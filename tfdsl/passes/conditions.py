@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tfdsl.ir import masks
-from tfdsl.ir.dims import Dim, Size
+from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Node, Value
 from tfdsl.ir.masks import Mask, Term
 from tfdsl.ir.ops import OPS
@@ -280,6 +280,3 @@ def _at_most_zero(bound: Affine, witness: Callable[[Affine], tuple[int, Size]], 
     multiple, offset = witness(bound)
     ends = (offset,) if multiple <= 0 else (offset, (queries - 1) * multiple + offset)
     return all(isinstance(end, int) and end <= 0 for end in ends)
-
-
-__all__ = ["Affine", "Dim", "affine", "as_mask", "conjuncts", "every_query_sees_a_key"]

@@ -89,6 +89,7 @@ def _move(graph: Graph, loop: Node, body: Graph, node: Node, moved: dict[int, No
             scope=loop.scope,
             span=node.span,
             labels=node.labels,
+            order=loop.order - 0.5,
         )
     return moved[node.id]
 

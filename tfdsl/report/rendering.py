@@ -12,6 +12,7 @@ from tfdsl.report.result import Report
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_LEAST_SHARE = 0.0005  # of the operations; below it, a block without weights is not worth a row
 _HEADS = ("block", "copies", "parameters", "each", "FLOPs", "share")
 
 
@@ -41,6 +42,8 @@ def rows(report: Report) -> list[tuple[str, ...]]:
     table = []
     above: list[int | None] = [1]
     for depth, block in report.blocks.walk():
+        if not block.parameters and block.flops < _LEAST_SHARE * report.flops:
+            continue
         del above[depth + 1 :]
         table.append(_row(block, depth, above[-1], report))
         above.append(block.copies if block.copies is not None else above[-1])

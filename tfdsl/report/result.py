@@ -55,7 +55,7 @@ class Report:
         return {
             "model": self.model,
             "sizes": self.sizes,
-            "parameters": {"total": self.parameters, "trainable": self.trainable, "zero": self.zeros},
+            "parameters": {"total": self.parameters, "trainable": self.trainable, "zeros": self.zeros},
             "bytes": {"total": self.bytes, "dtype": self.dtype},
             "flops": {"total": self.flops, **self.flops_by_kind, "formula": self.formula},
             "largest_value": self.largest.as_json() if self.largest else None,

@@ -20,7 +20,7 @@ def flat_graph(graph: Graph, dims: Mapping[str, int] | None) -> Graph:
     if dims:
         flat = fix_sizes(flat, dims)
     flat.penalties = []
-    return clean(lower_masks(flat))
+    return clean(lower_masks(flat))[0]
 
 
 def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:

@@ -13,7 +13,6 @@ import openvino
 from openvino import opset16
 from openvino.passes import Manager, Serialize
 
-from tfdsl.backends.openvino.attention import never_empty
 from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
 from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED
 from tfdsl.backends.openvino.parameters import Dims, add_parameters, ranges
@@ -56,12 +55,10 @@ def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -
     limits = ranges(graph, dims)
     flat = fix_sizes(unroll(graph), {name: size for name, size in dims.items() if isinstance(size, int)})
     flat.penalties = []
-    seeing = never_empty(flat)
-    flat = clean(lower_masks(flat))
+    flat, _ = clean(lower_masks(flat))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     builder = Builder(flat, stored, bits)
-    builder.never_empty = seeing
     add_parameters(builder, limits)
     return _model(builder, lower(builder))
 

@@ -12,7 +12,6 @@ from tfdsl.backends.openvino import sizes
 from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Size
-from tfdsl.ir.graph import Graph
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import broadcast
 
@@ -55,23 +54,10 @@ def attend(
         scores = b.emit("multiply", b.emit("matmul", q, keys, transpose_a=False, transpose_b=True), scale)
         chances = _chances(b, a, scores, added, sinks, (*q.dims[:3], k.dims[2]))
         result = b.emit("matmul", chances, values, transpose_a=False, transpose_b=False)
-    assert b.node is not None
-    if visible is None or allowed is None or sinks is not None or b.node.id in b.never_empty:
-        return result
+    if visible is None or allowed is None or sinks is not None:
+        return result  # under a causal mask alone every query sees the first key, and a sink can always be seen
     sees = b.emit("reduce_logical_or", visible.value, b.ints(-1), keep_dims=True)
     return b.emit("select", sees, result, b.scalar(0, "float"))
-
-
-def never_empty(graph: Graph) -> set[int]:
-    """The `attend` nodes in which every query sees some key whatever the inputs; asked before masks are lowered."""
-    found = set()
-    for node in graph.nodes():
-        if node.op == "attend" and node.inputs[4] is None:
-            queries, keys = (graph.type(value).dims[2] for value in node.inputs[:2] if value is not None)
-            mask = node.attributes.get("mask") or masks.FULL
-            if queries == keys and not masks.may_hide_all(mask):
-                found.add(node.id)
-    return found
 
 
 def _like_scores(b: Builder, x: Tensor | None) -> Mask | None:

@@ -49,7 +49,6 @@ class Builder:
     def __init__(self, graph: Graph, weights: Mapping[str, Array], bits: Mapping[str, int]):
         self.graph = graph
         self.node: Node | None = None  # the node being lowered
-        self.never_empty: set[int] = set()
         self.parameters: dict[str, openvino.op.Parameter] = {}
         self.axes: dict[str, tuple[str, int]] = {}  # which axis of which input tells a named size
         self._weights, self._bits = weights, bits
@@ -111,11 +110,11 @@ class Builder:
 
     def _array(self, path: str, type: Type) -> Array:
         if path not in self._weights:
-            raise one("T801", f"there is no weight `{path}`", self.node and self.node.span)
+            raise one("T801", f"there is no weight `{path}`", None if self.node is None else self.node.span)
         array = np.asarray(self._weights[path])
         if array.shape != type.dims:
             message = f"`{path}` is {list(array.shape)}, and the model's is {list(type.dims)}"
-            raise one("T803", message, self.node and self.node.span)
+            raise one("T803", message, None if self.node is None else self.node.span)
         return array.astype(np.float32 if type.dtype == "float" else np.int8, copy=False)
 
     def _reserve_ends(self) -> None:

@@ -40,7 +40,7 @@ def _weight(b: Builder, a: Attributes) -> openvino.Output:
 
 
 def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
-    """How a weight lies in the file: groups as [rows, groups, group], their scales as [rows, groups, 1], others as is."""
+    """How a weight lies in the file: groups as [rows, groups, group], their scales as [rows, groups, 1]."""
     assert b.node is not None
     for user, place in b.graph.users(Value(b.node.id)):
         if user.op == "dequantize":
@@ -107,7 +107,7 @@ def _convolution(
         result = b.emit("convolution", x, weight, **settings)
     else:
         out, *rest = weight.dims
-        grouped = sizes.reshape(b, weight, weight.dims, (a.groups, out // a.groups, *rest))  # type: ignore[operator]
+        grouped = sizes.reshape(b, weight, weight.dims, (a.groups, out // a.groups, *rest))
         result = b.emit("group_convolution", x, grouped, **settings)
     if bias is None:
         return result

@@ -38,12 +38,12 @@ def ranges(graph: Graph, dims: Dims) -> dict[str, Range]:
         if not 1 <= low <= high:
             raise one("T704", f"`{name}` cannot run from {low} to {high}", help="give the lower end, at least 1, first")
     for constraint in graph.constraints:
-        name, limits = _limits(constraint)
-        if name is not None and not isinstance(dims.get(name), int):
-            found[name] = _meet(found.get(name, _ANY), limits)
-            if not 1 <= found[name][0] <= found[name][1]:
+        limited, limits = _limits(constraint)
+        if limited is not None and not isinstance(dims.get(limited), int):
+            found[limited] = _meet(found.get(limited, _ANY), limits)
+            if not 1 <= found[limited][0] <= found[limited][1]:
                 shown = f"{constraint.left} {constraint.operator} {constraint.right}"
-                raise one("T706", f"`{shown}` leaves no size for `{name}`", constraint.span, note=constraint.why)
+                raise one("T706", f"`{shown}` leaves no size for `{limited}`", constraint.span, note=constraint.why)
     return found
 
 

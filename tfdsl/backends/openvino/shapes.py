@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import openvino
 
@@ -90,7 +93,7 @@ def iota(b: Builder, a: Attributes) -> openvino.Output:
     return sizes.count(b, a.size)
 
 
-SHAPE_LOWERINGS = {
+SHAPE_LOWERINGS: dict[str, Callable[..., Any]] = {
     "rearrange": rearrange,
     "split": split,
     "concat": concat,

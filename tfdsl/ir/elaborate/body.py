@@ -8,7 +8,7 @@ from typing import Any
 
 from tfdsl.ir import dims
 from tfdsl.ir.dims import Facts
-from tfdsl.ir.elaborate.arithmetic import is_static
+from tfdsl.ir.elaborate.arithmetic import compare, is_static
 from tfdsl.ir.elaborate.causes import applications, causes
 from tfdsl.ir.elaborate.values import (
     ABSENT,
@@ -53,6 +53,8 @@ class Session:
             raise Fault("T307", f"the model needs more than {MOST_STEPS:,} steps to read", span)
 
     def constrain(self, operator: str, left: Any, right: Any, why: str, span: Span) -> None:
+        if compare(operator, left, right, span) is True:
+            return
         constraint = Constraint(operator, left, right, why, span)
         if constraint not in self.constraints:
             self.constraints.append(constraint)

@@ -248,7 +248,7 @@ def kind_of(value: Any) -> str:
         return "a layer"
     for kind, words in (
         (MaskValue, "a mask"),
-        (tuple, "a list"),
+        (tuple, f"a list of {len(value) if isinstance(value, tuple) else 0}"),
         (Results, "several tensors"),
         (Initializer, "an initialiser"),
         (Range, "a range"),
