@@ -75,7 +75,7 @@ model Turns(x: [batch, 8]) -> [batch, 8] {
   repeat first[7] as i {
     x = if i == 0 then MLP(x, hidden=4) as mlp else if i % 2 == 1 then x + MLP(x) as mlp else x * scale
   }
-  repeat last[20] as i { x = if (i * i * i) % 14 > 7 then linear(x, out=8) as a else relu(x) }
+  repeat last[24] as i { x = if (i * i + i) % 15 > 8 then linear(x, out=8) as a else relu(x) }
   return x
 }
 """
@@ -216,6 +216,24 @@ def test_both_operands_of_a_square_are_drawn(load: Load) -> None:
 def test_numbers_stand_in_the_boxes_that_read_them(load: Load) -> None:
     text = "model M(x: [n, 4]) -> [n, 4] { return 1 - (2 + x) * 0.125 / 3 + maximum(x, 0.5) }"
     assert {"+ 2", "× 0.125", "÷ 3", "1 −", "maximum 0.5"} <= {*titles(dot(load(text)))}
+
+
+def test_what_passes_did_to_weights_is_noted() -> None:
+    graph = Graph("Q")
+    x = graph.add("input", (), {"name": "x"}, (Type("float", (2, 4)),))
+    weight = graph.add("weight", (), {"path": "f.weight", "shape": (6, 4), "init": Initializer("zeros")})
+    pruned = graph.add("prune", [Value(weight.id)], {"sparsity": 0.5})
+    whole = graph.add("quantize", [Value(pruned.id)], {"bits": 8})
+    back = graph.add("dequantize", [Value(whole.id), Value(whole.id, 1)])
+    y = graph.add("linear", [Value(x.id), Value(back.id), None], {"out": 6, "bias": False})
+    graph.outputs = [("y", Value(y.id))]
+    assert titles(dot(graph)) == ["x", "Linear f · 50% sparse · int8 · 24", "y"]
+    z = graph.add("relu", [Value(y.id)])
+    graph.outputs = [("z", Value(z.id))]
+    frame = Frame("f", "F", {})
+    for node in (weight, pruned, whole, back, y):
+        node.scope = (frame,)
+    assert titles(dot(graph)) == ["x", "F 50% sparse · int8 · 24", "ReLU", "z"], "on the box of a block, too"
 
 
 def test_tables_of_numbers_are_named_where_they_matter(load: Load) -> None:

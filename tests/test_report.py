@@ -178,24 +178,26 @@ def test_bytes(load: Load, dtype: str, size: float) -> None:
     assert made.as_json()["bytes"] == {"total": made.bytes, "dtype": dtype}
 
 
-def quantised(group: int | None = None) -> Graph:
+def quantised(group: int | None = None, bits: int = 8) -> Graph:
     """A linear layer without bias, [6, 4], whose weight is pruned by a quarter and then quantised."""
     graph = Graph("Q")
     x = graph.add("input", (), {"name": "x"}, (Type("float", (2, 4)),))
     attributes = {"path": "f.weight", "shape": (6, 4), "init": Initializer("zeros")}
     weight = graph.add("weight", (), attributes)
     pruned = graph.add("prune", [Value(weight.id)], {"sparsity": 0.3})
-    whole = graph.add("quantize", [Value(pruned.id)], {"bits": 8, "group": group})
+    whole = graph.add("quantize", [Value(pruned.id)], {"bits": bits, "group": group})
     back = graph.add("dequantize", [Value(whole.id), Value(whole.id, 1)])
     y = graph.add("linear", [Value(x.id), Value(back.id), None], {"out": 6, "bias": False}, name="f")
     graph.outputs = [("y", Value(y.id))]
     return graph
 
 
-@pytest.mark.parametrize(("group", "scales"), [(None, 6), (2, 12)])
-def test_quantised_weights_count_as_they_are_stored(group: int | None, scales: int) -> None:
-    made = report(quantised(group), dtype="float16")
-    assert made.bytes == 24 + 4 * scales
+@pytest.mark.parametrize(
+    ("group", "bits", "expected"), [(None, 8, 24 + 4 * 6), (2, 8, 24 + 4 * 12), (None, 4, 12 + 4 * 6)]
+)
+def test_quantised_weights_count_as_they_are_stored(group: int | None, bits: int, expected: int) -> None:
+    made = report(quantised(group, bits), dtype="float16")
+    assert made.bytes == expected
     assert (made.parameters, made.trainable, made.zeros) == (24, 0, 7)
     assert {block.path: block.flops for _, block in made.blocks.walk()} == {"f": 2 * 2 * 24}
     assert "7 (29.2%)" in str(made)

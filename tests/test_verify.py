@@ -39,7 +39,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("file", "name", "inputs"), CASES, ids=["-".join((name, *inputs)) for _, name, inputs in CASES])
+@pytest.mark.parametrize(
+    ("file", "name", "inputs"), CASES, ids=["-".join((name, *inputs)) for _, name, inputs in CASES]
+)
 def test_shipped_specs_agree_on_every_target(file: str, name: str, inputs: tuple[str, ...]) -> None:
     verdict = tfdsl.load(SPECS / file, name, inputs=inputs, **SMALL[file]).verify()
     assert verdict.passed, verifying.render(verdict)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Union
 
 MOST_TERMS = 64
+HEAVIEST = 512  # names and numbers in a size, those of atoms within atoms counted each time: they are compared as text
 
 
 class DimError(ValueError):
@@ -42,11 +43,14 @@ Monomial = tuple[tuple[Factor, int], ...]
 class Dim:
     """A size that is not known until run time. Arithmetic gives an `int` again where everything cancels."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "terms", "weight")
 
     def __init__(self, terms: tuple[tuple[Monomial, Fraction], ...]):
         self.terms = terms
         self._hash = hash(terms)
+        self.weight = sum(_weight(factor) for monomial, _ in terms for factor, _ in monomial)
+        if self.weight > HEAVIEST:
+            raise DimError(f"a size made of more than {HEAVIEST} names")
 
     def __hash__(self) -> int:
         return self._hash
@@ -128,6 +132,12 @@ class Dim:
 
 
 Size = Union[int, Dim]
+
+
+def _weight(factor: Factor) -> int:
+    if isinstance(factor, str):
+        return 1
+    return 1 + sum(side.weight if isinstance(side, Dim) else 1 for side in (factor.left, factor.right))
 
 
 def symbol(name: str) -> Dim:

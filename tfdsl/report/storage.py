@@ -48,11 +48,11 @@ def form_of(graph: Graph, weight: Node) -> Form:
 
 
 def stored_bits(elements: int, form: Form, bits: int) -> int:
-    """The bits of one weight: whole numbers of eight bits and float32 scales where it is quantised."""
+    """The bits of one weight; if quantised, those of its whole numbers (two to a byte if they fit) and scales."""
     if form.quantised is None:
         return elements * bits
     scales = evaluate(product(form.quantised.types[1].dims), {})
-    return elements * 8 + scales * _SCALE_BITS
+    return elements * (4 if form.quantised.attributes["bits"] <= 4 else 8) + scales * _SCALE_BITS
 
 
 def zeros(elements: int, form: Form) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tfdsl.backends.graphviz.kinds import kind_of_block
-from tfdsl.backends.graphviz.looks import OF_WEIGHTS, detail_of, look_of
+from tfdsl.backends.graphviz.looks import OF_WEIGHTS, detail_of, look_of, note_of
 from tfdsl.backends.graphviz.loops import draw_loop, loop_name
 from tfdsl.backends.graphviz.place import Known, Leaf, Place
 from tfdsl.backends.graphviz.plan import Plan
@@ -58,7 +58,8 @@ class Composer:
                 if closed is not None:
                     self.weights.give(self._block(place, node, closed).id, node, place.loops)
             elif node.op in OF_WEIGHTS:
-                place.know(node, place.read(node.inputs[0]))
+                known = place.read(node.inputs[0])
+                place.know(node, known._replace(notes=(*known.notes, *note_of(node))))
             elif place.plan.is_table(node):
                 place.know(node, Known(leaf=Leaf(node, place.graph, self.holder(place, node), place.loops)))
             elif closed is not None:
@@ -91,6 +92,7 @@ class Composer:
             if leaf is not None and leaf.node.op == "weight" and operands[min(index, len(operands) - 1)].weight:
                 self.weights.give(box.id, leaf.node, leaf.loops)
                 self.names.setdefault(box.id, _layer_name(leaf.node))
+                box.details += known.notes
             elif number is not None:
                 _write_number(box, number, index)
             elif not (leaf is not None and index in look.constants):
@@ -159,6 +161,7 @@ class Composer:
                 self.feed(box, known, place.graph.type(value))
             elif known.leaf is not None and known.leaf.node.op == "weight":
                 self.weights.give(box.id, known.leaf.node, known.leaf.loops)
+                box.details += [note for note in known.notes if note not in box.details]
         self._give_bodies(box, place, node)
         place.know(node, Known((box.id,)))
 

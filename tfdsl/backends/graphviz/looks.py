@@ -99,6 +99,16 @@ LOOKS: dict[str, Look] = {
 OF_WEIGHTS = ("prune", "quantize", "dequantize")
 
 
+def note_of(node: Node) -> list[str]:
+    """What a pass that made the node has done to a weight, in a word."""
+    attributes = OPS[node.op].fill(node.attributes)
+    if node.op == "quantize":
+        return [f"int{attributes.bits}"]
+    if node.op == "prune":
+        return [f"{attributes.pattern} sparse" if attributes.pattern else f"{attributes.sparsity:.0%} sparse"]
+    return []
+
+
 def look_of(node: Node) -> Look:
     """The look of a node's op."""
     return LOOKS.get(node.op) or Look(node.op.replace("_", " "))

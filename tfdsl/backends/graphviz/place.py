@@ -45,11 +45,15 @@ class Leaf:
 
 
 class Known(NamedTuple):
-    """Where a value comes from: boxes, or a leaf not drawn yet. `name` is what the spec calls one of several."""
+    """Where a value comes from: boxes, or a leaf not drawn yet. `name` is what the spec calls one of several.
+
+    `notes` says what passes have done to a weight.
+    """
 
     boxes: tuple[int, ...] = ()
     leaf: Leaf | None = None
     name: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

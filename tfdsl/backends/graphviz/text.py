@@ -97,7 +97,8 @@ def _look(box: Box) -> str:
         size = "width=0.25, fixedsize=true, margin=0, fontsize=14"
         return f"shape=circle, label={_quote(box.title)}, {size}, fillcolor=white"
     if box.shape == "text":
-        title = f"<i>{_escape(box.title)}</i>" if box.kind == "table" else _escape(box.title)
+        text = _escape(box.title) or " "
+        title = f"<i>{text}</i>" if box.kind == "table" else text
         return f'shape=plaintext, style="", margin="0.05,0.03", height=0.2, label=<{title}>'
     return f'label={_label(box.title, box.details, box.strong)}, fillcolor="{COLOURS[box.kind]}"'
 

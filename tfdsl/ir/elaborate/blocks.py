@@ -66,6 +66,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     if len(body.blocks) >= DEEPEST_BLOCKS:
         raise Fault("T212", f"blocks are applied inside each other more than {DEEPEST_BLOCKS} deep", span)
     body.session.reached.add(id(block))
+    body.session.spend(span)
     parameters = declared_parameters(block, body.session.faults)
     inputs, settings = _sort_out(body, block, parameters, layer.given, positional, span)
     spelled = {
@@ -84,6 +85,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
         (*body.frames, frame),
         blocks=(*body.blocks, block),
         statements=block.body,
+        turns=body.turns,
     )
     inside.parameters = Parameters(inside, parameters, settings, overrides_of(declared, body.session.faults))
     bind_inputs(inside, block, inputs, span)

@@ -13,6 +13,7 @@ from tfdsl.ir.elaborate.causes import applications, causes
 from tfdsl.ir.elaborate.values import (
     ABSENT,
     POISON,
+    Exhausted,
     Fault,
     Instance,
     Layer,
@@ -31,7 +32,7 @@ from tfdsl.language.modules import Module
 
 # Faults that may lie with what a block was given rather than with the block: they show where it was applied.
 _BY_CALLER = frozenset("T303 T304 T305 T306 T308 T310 T401 T402 T403 T404 T405 T406 T407 T505".split())
-MOST_STEPS = 300_000
+MOST_STEPS = 100_000
 MOST_TURNS = 10_000
 DEEPEST_BLOCKS = 60
 
@@ -50,7 +51,7 @@ class Session:
     def spend(self, span: Span) -> None:
         self.steps += 1
         if self.steps > MOST_STEPS:
-            raise Fault("T307", f"the model needs more than {MOST_STEPS:,} steps to read", span)
+            raise Exhausted("T307", f"the model takes more than {MOST_STEPS:,} steps to read", span)
 
     def constrain(self, operator: str, left: Any, right: Any, why: str, span: Span) -> None:
         if compare(operator, left, right, span) is True:
@@ -91,6 +92,7 @@ class Body:
     base: str = ""  # the name that the block was declared under, where a variant of it is applied
     blocks: tuple[syntax.Block, ...] = ()  # those that are being applied, this body's own last
     statements: Sequence[syntax.Statement] = ()
+    turns: int = 1  # of all the loops around, multiplied
 
     # --- names -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from tfdsl.ir.elaborate.body import Body, Session, new_graph
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.model import Elaborated, elaborate, room_for_depth
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
-from tfdsl.ir.elaborate.values import POISON, Fault, Given, Place, Poisoned, Region
+from tfdsl.ir.elaborate.values import POISON, Exhausted, Fault, Given, Place, Poisoned, Region
 from tfdsl.ir.graph import Frame, Type
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError
@@ -98,7 +98,7 @@ def certain_faults(declared: Declared) -> list[Diagnostic]:
             _run(session, declared, block)
         except Fault as fault:
             session.faults.add(fault.diagnostic)
-        except (Poisoned, dims.DimError, RecursionError):
+        except (Poisoned, Exhausted, dims.DimError, RecursionError):
             pass
     return [each for each in session.faults.found if each.code in _CERTAIN]
 

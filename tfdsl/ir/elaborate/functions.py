@@ -76,7 +76,10 @@ def number_function(name: str, values: list[Any], span: Span) -> Any:
         raise Fault("T302", f"{name} takes {count} number{'s' if count > 1 else ''}, not {len(values)}", span)
     if any(isinstance(value, Dim) for value in values):
         if name in _SIZES and all(is_size(value) for value in values):
-            return _SIZES[name](*values)
+            try:
+                return _SIZES[name](*values)
+            except dims.DimError as error:
+                raise Fault("T405", str(error), span) from None
         raise Fault("T306", f"{name} of a size that only run time knows", span)
     for value in values:
         if not is_number(value):

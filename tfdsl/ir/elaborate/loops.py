@@ -32,7 +32,7 @@ def run_repeat(body: Body, statement: syntax.Repeat) -> None:
             turns.append(alike[choice])
             continue
         before = len(body.session.faults.found)
-        region = _turn(body, statement, place, carried, captures, turn)
+        region = _turn(body, statement, place, carried, captures, turn, count)
         if len(body.session.faults.found) > before:
             raise Poisoned  # other turns would only say the same again
         kind = found.setdefault(structure(region.graph), len(kinds))
@@ -73,9 +73,10 @@ def _count(body: Body, statement: syntax.Repeat) -> int:
         fault = Fault("T306", message, statement.count.span, help="a parameter can say it")
     elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
         fault = Fault("T306", f"the number of turns is a whole number, not {kind_of(count)}", statement.count.span)
-    elif count > MOST_TURNS:
-        message = f"{count:,} turns are more than the {MOST_TURNS:,} that a loop may take"
-        fault = Fault("T306", message, statement.count.span)
+    elif count * body.turns > MOST_TURNS:
+        message = f"{count * body.turns:,} turns are more than the {MOST_TURNS:,} that loops may take"
+        note = f"{count:,} in each of {body.turns:,} turns around it" if body.turns > 1 else ""
+        fault = Fault("T306", message, statement.count.span, note=note)
     if fault is not None:
         raise fault.because(causes(body, statement.count))
     return count
@@ -154,7 +155,13 @@ def _choose(body: Body, choices: list[syntax.Expression], index: str, turn: int)
 
 
 def _turn(
-    body: Body, statement: syntax.Repeat, place: Place, carried: list[str], captures: list[Tensor], turn: int
+    body: Body,
+    statement: syntax.Repeat,
+    place: Place,
+    carried: list[str],
+    captures: list[Tensor],
+    turn: int,
+    count: int,
 ) -> Region:
     """The region of one turn."""
     names = dict(body.frame.names)
@@ -172,6 +179,7 @@ def _turn(
         (),
         outer=body,
         blocks=body.blocks,
+        turns=body.turns * count,
         base=body.base,
     )
     place.children["*"] = [inside.place]

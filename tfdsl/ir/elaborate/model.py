@@ -13,7 +13,7 @@ from tfdsl.ir.elaborate.blocks import bind_inputs, dtype_of, no_parameter, overr
 from tfdsl.ir.elaborate.body import Body, Session, new_graph
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
-from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, Place, Poisoned, Region, kind_of
+from tfdsl.ir.elaborate.values import ABSENT, Exhausted, Fault, Given, Place, Poisoned, Region, kind_of
 from tfdsl.ir.graph import Frame, Graph, Type
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
@@ -43,7 +43,7 @@ def elaborate(
     with room_for_depth():
         try:
             elaborated = _elaborate(session, declared, overrides or {}, optional)
-        except Fault as fault:
+        except (Fault, Exhausted) as fault:
             session.faults.add(fault.diagnostic)
         except Poisoned:
             pass

@@ -37,6 +37,14 @@ class Poisoned(Exception):
     """Something here depends on what was already reported; nothing more is said."""
 
 
+class Exhausted(Exception):
+    """The spec takes more work than any model needs: nothing of it is looked at any more."""
+
+    def __init__(self, code: str, message: str, span: Span):
+        super().__init__(message)
+        self.diagnostic = Diagnostic(code, message, span)
+
+
 class _Word:
     def __init__(self, text: str):
         self.text = text
