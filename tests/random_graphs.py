@@ -53,7 +53,19 @@ class _Maker:
         return self.add("constant", value=self.draw(st.sampled_from(_NUMBERS)), dtype="float")
 
     def step(self) -> None:
-        kinds = ["unary", "binary", "scale", "linear", "twist", "positions", "heads", "same", "numbers", "where", "split"]
+        kinds = [
+            "unary",
+            "binary",
+            "scale",
+            "linear",
+            "twist",
+            "positions",
+            "heads",
+            "same",
+            "numbers",
+            "where",
+            "split",
+        ]
         kind = self.draw(st.sampled_from([*kinds, "loop"] if self.depth < 2 else kinds))
         getattr(self, f"_{kind}")()
 
@@ -65,7 +77,9 @@ class _Maker:
 
     def _scale(self) -> None:
         inputs = [self.pick(SHAPE), self.constant()]
-        self.add(self.draw(st.sampled_from(("add", "mul"))), *(inputs if self.draw(st.booleans()) else reversed(inputs)))
+        self.add(
+            self.draw(st.sampled_from(("add", "mul"))), *(inputs if self.draw(st.booleans()) else reversed(inputs))
+        )
 
     def _linear(self) -> None:
         bias = self.weight("fc.bias", 4, init="zeros") if self.draw(st.booleans()) else None
@@ -82,7 +96,9 @@ class _Maker:
 
     def _heads(self) -> None:
         apart = self.add("rearrange", self.pick(SHAPE), pattern="b s (h d) -> b h s d", sizes=(("h", 2),))
-        mask = self.draw(st.sampled_from([None, masks.CAUSAL, masks.Joined("&", masks.CAUSAL, masks.Term("window", (2,)))]))
+        mask = self.draw(
+            st.sampled_from([None, masks.CAUSAL, masks.Joined("&", masks.CAUSAL, masks.Term("window", (2,)))])
+        )
         settings = {} if mask is None else {"mask": mask}
         mixed = self.add("attend", apart, self.pick(HEADS), self.pick(HEADS), None, None, None, **settings)
         self.add("rearrange", self.draw(st.sampled_from([apart, mixed])), pattern="b h s d -> b s (h d)")
@@ -99,7 +115,9 @@ class _Maker:
         self.add("where", condition, self.pick(SHAPE), self.pick(SHAPE))
 
     def _split(self) -> None:
-        node = self.graph.add("split", [self.pick(SHAPE)], {"parts": 2, "axis": 2}, name="split", labels=("left", "right"))
+        node = self.graph.add(
+            "split", [self.pick(SHAPE)], {"parts": 2, "axis": 2}, name="split", labels=("left", "right")
+        )
         self.add("concat", Value(node.id, 1), Value(node.id, 0), axis=2)
 
     def _loop(self) -> None:

@@ -1,4 +1,4 @@
-"""Building: what each target's folder holds, where the weights come from, what is refused, and what is left after that."""
+"""Building: what a target's folder holds, where weights come from, what is refused, and what is left after that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tfm verify` on every shipped spec, scaled down, and on what the three targets find hard; and what it says of faults."""
+"""`tfm verify` on every shipped spec, scaled down, on a spec of an architecture of its own, and on passes."""
 
 from __future__ import annotations
 
@@ -65,6 +65,43 @@ def test_passes_of_one_model_agree_on_every_target() -> None:
     assert len(model.passes) == 5
     verdict = model.verify()
     assert verdict.passed, verifying.render(verdict)
+
+
+def own_architecture(folder: Path) -> Path:
+    """The spec of the language reference that no target knows anything of by name."""
+    text = (SPECS / "language.md").read_text("utf-8")
+    example = next(part for part in text.split("```tfm\n") if part.startswith("block TalkingHeads"))
+    path = folder / "talking.tfm"
+    path.write_text(example.partition("```")[0], encoding="utf-8")
+    return path
+
+
+def test_an_architecture_of_its_own_agrees_on_every_target(tmp_path: Path) -> None:
+    model = tfdsl.load(own_architecture(tmp_path), width=32, heads=4)
+    for each in (model, model.optimize("fuse_attention", 'quantize("layer.**", bits=8)')):
+        verdict = each.verify()
+        assert verdict.passed, verifying.render(verdict)
+        assert {result.target for result in verdict.results} == set(TARGETS)
+
+
+def test_an_architecture_of_its_own_trains(tmp_path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    module = tfdsl.load(own_architecture(tmp_path), vocab=16, width=32, heads=4).to_torch(seed=0).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    tokens = (torch.arange(17) * 5 % 16).repeat(8, 1)  # the next token follows from the one before
+    losses = []
+    for _ in range(40):
+        logits = module(tokens[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 2
+    assert losses[-1] < 0.2
+    assert all(parameter.grad is not None for parameter in module.parameters())
 
 
 def test_the_command_prints_the_largest_error_of_each_output() -> None:

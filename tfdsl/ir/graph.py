@@ -257,36 +257,58 @@ class Weight:
         """Every path that the pattern stands for, in order."""
         for box in self.boxes:
             for indices in itertools.product(*box):
-                yield fill_path(self.path, indices)
+                yield _fill(self.path, indices)
 
     @property
     def copies(self) -> int:
         return sum(math.prod(len(indices) for indices in box) for box in self.boxes)
 
 
-def fill_path(path: str, indices: Iterable[int]) -> str:
-    """The path with its first `*`s replaced by loop indices; indices beyond its last `*` are not needed."""
+class Loop(NamedTuple):
+    """A loop around a region: the path of its `repeat`, and the turn or turns that are meant."""
+
+    path: str
+    turns: tuple[int, ...]
+
+
+def own_loops(path: str, loops: Iterable[Loop]) -> tuple[Loop, ...]:
+    """The loops whose indices a weight's path names: what was bound outside a loop is the same in all its turns."""
+    return tuple(loop for loop in loops if path == f"{loop.path}.*" or path.startswith(f"{loop.path}.*."))
+
+
+def fill_path(path: str, loops: Iterable[Loop]) -> str:
+    """The path with the turn of each of its own loops in the place of its `*`s."""
+    return _fill(path, [loop.turns[0] for loop in own_loops(path, loops)])
+
+
+def _fill(path: str, indices: Iterable[int]) -> str:
     for index in indices:
         path = path.replace("*", str(index), 1)
     return path
+
+
+def all_paths(path: str, loops: Iterable[Loop]) -> list[str]:
+    """The paths that a pattern stands for in all turns of the loops around it, in order."""
+    boxes = [loop.turns for loop in own_loops(path, loops)]
+    return [_fill(path, indices) for indices in itertools.product(*boxes)]
 
 
 def weights(graph: Graph) -> list[Weight]:
     """The weights of a graph and of the regions inside it, each once, in order of first use."""
     found: dict[tuple[str, Type], Weight] = {}
 
-    def visit(region: Graph, loops: tuple[tuple[int, ...], ...]) -> None:
+    def visit(region: Graph, loops: tuple[Loop, ...]) -> None:
         for node in region.nodes():
             if node.op == "weight":
                 path = node.attributes["path"]
-                box = loops[: path.count("*")]
+                box = tuple(loop.turns for loop in own_loops(path, loops))
                 known = found.get((path, node.type))
                 if known is None:
                     found[path, node.type] = Weight(path, node.type, node.attributes["init"], (box,), node.span)
                 elif box not in known.boxes:
                     found[path, node.type] = replace(known, boxes=(*known.boxes, box))
             for variant, body in enumerate(node.bodies):
-                visit(body, (*loops, turns_of(node, variant)))
+                visit(body, (*loops, Loop(node.attributes["path"], turns_of(node, variant))))
 
     visit(graph, ())
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Files that import files: which declarations a file sees. An import reaches files below the root, and `std/`."""
+"""Files that import files: which declarations a file sees. An import reaches files below the root, `std/` and `zoo/`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Source, Span, SpecError, did_you_mean
 from tfdsl.language.parser import parse, read
 
-STD = Path(__file__).parent.parent / "std"
+_PACKAGE = Path(os.path.realpath(__file__)).parent.parent
+STD = _PACKAGE / "std"
+# An installed package holds a copy of the specs; in a checkout they stand beside it.
+ZOO = _PACKAGE / "zoo" if (_PACKAGE / "zoo").is_dir() else _PACKAGE.parent / "specs"
+SHIPPED = {"std": STD, "zoo": ZOO}
 MOST_FILES = 200
 MOST_EXTENDS = 50
 
@@ -40,6 +44,12 @@ class Module:
     import_spans: dict[str, Span] = field(default_factory=dict)  # those of imports that failed, too
     plans: dict[str, syntax.Plan] = field(default_factory=dict)
     mappings: dict[str, syntax.Mapping] = field(default_factory=dict)
+    imported_mappings: dict[str, tuple[syntax.Mapping, Module]] = field(default_factory=dict)
+
+    def find_mapping(self, name: str) -> tuple[syntax.Mapping, Module] | None:
+        """A mapping by name with the file that it stands in: one of the file's own, or an imported one."""
+        own = self.mappings.get(name)
+        return (own, self) if own is not None else self.imported_mappings.get(name)
 
     def find(self, name: str) -> Declared | None:
         """A block or model by name: the file's own, an imported one, or one of the prelude."""
@@ -157,9 +167,12 @@ class _Loader:
             found = imported.own.get(name.text) if imported is not None else None
             if found is not None:
                 module.imported[name.text] = found
+            elif imported is not None and name.text in imported.mappings:
+                module.imported_mappings[name.text] = (imported.mappings[name.text], imported)
             elif imported is not None:
-                otherwise = f"it declares {', '.join(sorted(imported.own)) or 'nothing'}"
-                help_ = did_you_mean(name.text, imported.own, otherwise)
+                declared = [*imported.own, *imported.mappings]
+                otherwise = f"it declares {', '.join(sorted(declared)) or 'nothing'}"
+                help_ = did_you_mean(name.text, declared, otherwise)
                 self._fault("T202", f"`{item.path.value}` declares no `{name.text}`", name.span, help=help_)
 
     def _imported(self, target: Path, item: syntax.Import, chain: tuple[tuple[Path, Span], ...]) -> Module | None:
@@ -178,8 +191,7 @@ class _Loader:
         if target in self.failed:
             return None
         try:
-            shown = item.path.value if target.is_relative_to(STD) else _shown(target, self.root)
-            return self.module(target, Source(shown, read(target).text), chain)
+            return self.module(target, Source(_shown(target, self.root), read(target).text), chain)
         except SpecError as error:
             self.failed.add(target)
             self.modules.pop(target, None)
@@ -201,29 +213,33 @@ class _Loader:
             otherwise = "paths count from the folder of the file that imports"
             if target.is_relative_to(STD):
                 otherwise = "the standard library has " + ", ".join(known)
+            elif before == "zoo":
+                otherwise = "the zoo has " + ", ".join(known)
             help_ = did_you_mean(item.path.value, known, otherwise)
         self._fault(diagnostic.code, message, item.path.span, help=help_)
 
     def _target(self, module: Module, path: syntax.String) -> Path | None:
         text = path.value
-        inside_std = module.path.is_relative_to(STD)
         if "\0" in text or not text.endswith(".tfm"):
             self._fault("T204", f"`{text}` is not the path of a .tfm file", path.span)
             return None
-        if text.startswith("std/"):
-            base, root = STD.parent, STD
+        first, _, rest = text.partition("/")
+        if first in SHIPPED:
+            base = root = SHIPPED[first]
         elif self.root is None:
-            self._fault("T204", "a spec without a file can import from `std/` only", path.span)
+            self._fault("T204", "a spec without a file can import from `std/` and `zoo/` only", path.span)
             return None
         else:
-            base, root = module.path.parent, STD if inside_std else self.root
-        target = Path(os.path.realpath(base / text))
+            base, rest = module.path.parent, text
+            root = next((each for each in SHIPPED.values() if module.path.is_relative_to(each)), self.root)
+        target = Path(os.path.realpath(base / rest))
         if not target.is_relative_to(root):
+            places = {STD: "the standard library", ZOO: "the zoo"}
             self._fault(
                 "T204",
-                f"`{text}` is outside {'the standard library' if root is STD else 'the folder of the spec'}",
+                f"`{text}` is outside {places.get(root, 'the folder of the spec')}",
                 path.span,
-                help="an import reaches files below the folder of the file that is read, and `std/`",
+                help="an import reaches files below the folder of the file that is read, `std/` and `zoo/`",
             )
             return None
         return target
@@ -269,4 +285,10 @@ class _Loader:
 
 
 def _shown(target: Path, root: Path | None) -> str:
-    return str(target.relative_to(root)) if root is not None and target.is_relative_to(root) else str(target)
+    """The name of an imported file in messages: as an import would say it."""
+    if root is not None and target.is_relative_to(root):
+        return str(target.relative_to(root))
+    for name, folder in SHIPPED.items():
+        if target.is_relative_to(folder):
+            return f"{name}/{target.relative_to(folder).as_posix()}"
+    return str(target)

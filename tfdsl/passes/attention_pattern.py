@@ -108,7 +108,9 @@ def match(graph: Graph, softmax: Softmax) -> Attention:
         raise Mismatch(f"its scores have {rank} axes, and `attend` takes [batch, heads, queries, keys]")
     scores = read_scores(graph, softmax.scores, set(softmax.readers))
     if scores.product.type.dims != softmax.node.type.dims:
-        raise Mismatch(f"its scores are {scores.product.type}, and become {softmax.node.type} on the way to the softmax")
+        raise Mismatch(
+            f"its scores are {scores.product.type}, and become {softmax.node.type} on the way to the softmax"
+        )
     query, key = _queries_and_keys(graph, scores.product, rank)
     value, result = _values(graph, product, place, rank)
     return Attention(softmax, product, result, query, key, value, scores, drop, rank)
@@ -158,7 +160,9 @@ def _queries_and_keys(graph: Graph, product: Node, rank: int) -> tuple[Operand, 
     wholes = {*result, *inner}
     if len(inner) != 1 or not {*first, *second} <= wholes:
         raise Mismatch(f'"{product.attributes["pattern"]}" is no product of queries and keys over one axis of features')
-    operands = {query: (left, first), key: (right, second)} if query in first else {query: (right, second), key: (left, first)}
+    operands = (
+        {query: (left, first), key: (right, second)} if query in first else {query: (right, second), key: (left, first)}
+    )
     if key in operands[query][1] or query in operands[key][1]:
         raise Mismatch(f'"{product.attributes["pattern"]}" has no axis of its own for queries and for keys')
     queries, keys = ([*batch, name, inner[0]] for name in (query, key))
@@ -213,5 +217,6 @@ def _values(graph: Graph, product: Node, place: int, rank: int) -> tuple[Operand
     given = [*batch, query, own[0]]
     if rank == 3:
         given.insert(1, "1")
-    return _arranged(value, names, [*batch, key, own[0]]), "" if given == [*result] else f"{' '.join(given)} -> {' '.join(result)}"
-
+    return _arranged(value, names, [*batch, key, own[0]]), "" if given == [
+        *result
+    ] else f"{' '.join(given)} -> {' '.join(result)}"

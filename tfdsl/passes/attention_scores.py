@@ -88,7 +88,9 @@ class _Peeler:
                 return Scores(node, scale, self.softcap, self.biases, self.hidings, self.stretch)
             following = _STEPS[node.op](self, node) if node.op in _STEPS else None
             if following is None:
-                raise Mismatch(f"its scores come from `{node.name or node.op}`, and not from a product of queries and keys")
+                raise Mismatch(
+                    f"its scores come from `{node.name or node.op}`, and not from a product of queries and keys"
+                )
             readers, value = {node.id}, following
 
     def _reaches_product(self, value: Value | None) -> bool:
@@ -125,7 +127,9 @@ class _Peeler:
                 continue
             hidden *= self.factor
             if not hidden <= HIDDEN:
-                raise Mismatch(f"it hides scores by {hidden:g}, which is not far below all others ({HIDDEN:g} or less is)")
+                raise Mismatch(
+                    f"it hides scores by {hidden:g}, which is not far below all others ({HIDDEN:g} or less is)"
+                )
             if self.biases and hidden != float("-inf"):
                 raise Mismatch("a bias is added to scores that are hidden already")
             self.hidings.append(Hiding(condition, seen, hidden))

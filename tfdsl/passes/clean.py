@@ -20,7 +20,7 @@ STEPS: tuple[Callable[[Region, Report], int], ...] = (
     lambda region, report: fold(region.graph, report),
     lambda region, report: drop_identities(region.graph, report),
     lambda region, report: merge_common(region.graph, report),
-    lambda region, report: hoist(region.graph, region.depth, report),
+    lambda region, report: hoist(region.graph, report),
     lambda region, report: drop_dead(region.graph, Report(report.name)),
 )
 

@@ -31,7 +31,9 @@ class Affine:
     def plus(self, other: Affine, times: int = 1) -> Affine:
         axes = {*self.multiples, *other.multiples}
         total = {axis: self.multiples.get(axis, 0) + times * other.multiples.get(axis, 0) for axis in axes}
-        return Affine({axis: multiple for axis, multiple in total.items() if multiple}, self.offset + other.offset * times)
+        return Affine(
+            {axis: multiple for axis, multiple in total.items() if multiple}, self.offset + other.offset * times
+        )
 
     def times(self, number: int) -> Affine:
         return Affine({}, 0).plus(self, number)
@@ -142,7 +144,9 @@ def _slice(region: Region, node: Node) -> Affine | None:
         return None
     axis = len(node.type.dims) - a.axis
     multiple = inner.of(axis)
-    return Affine({**inner.multiples, axis: multiple * a.step} if multiple else inner.multiples, inner.offset + a.start * multiple)
+    return Affine(
+        {**inner.multiples, axis: multiple * a.step} if multiple else inner.multiples, inner.offset + a.start * multiple
+    )
 
 
 _AFFINE: dict[str, Callable[[Region, Node], Affine | None]] = {
@@ -226,8 +230,12 @@ def as_mask(region: Region, value: Value, holds: bool) -> tuple[list[Mask], bool
         bounds += found or []
         complete = complete and found is not None
     terms: list[Mask] = []
-    back = [1 - each.offset for each in bounds if each.multiples == {QUERY: 1, KEY: -1} and isinstance(each.offset, int)]
-    ahead = [1 - each.offset for each in bounds if each.multiples == {KEY: 1, QUERY: -1} and isinstance(each.offset, int)]
+    back = [
+        1 - each.offset for each in bounds if each.multiples == {QUERY: 1, KEY: -1} and isinstance(each.offset, int)
+    ]
+    ahead = [
+        1 - each.offset for each in bounds if each.multiples == {KEY: 1, QUERY: -1} and isinstance(each.offset, int)
+    ]
     first = [1 - each.offset for each in bounds if each.multiples == {KEY: 1} and isinstance(each.offset, int)]
     causal = 1 in ahead
     if causal:
@@ -247,7 +255,9 @@ def every_query_sees_a_key(parts: list[tuple[Region, Value, bool]], queries: Siz
     return any(all(_surely(*part, witness, queries) for part in parts) for witness in witnesses)
 
 
-def _surely(region: Region, value: Value, holds: bool, witness: Callable[[Affine], tuple[int, Size]], queries: Size) -> bool:
+def _surely(
+    region: Region, value: Value, holds: bool, witness: Callable[[Affine], tuple[int, Size]], queries: Size
+) -> bool:
     """Whether a condition is true (or false) for every query at the key that a witness gives."""
     region, value = region.origin(value)
     node = region.graph.node(value)

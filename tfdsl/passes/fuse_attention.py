@@ -1,7 +1,7 @@
 """`fuse_attention()`: attention written by hand becomes `attend`, which every target has a kernel for.
 
 A softmax is looked at in three steps: the pattern around it is read (`attention_pattern`, `attention_scores`), what it
-says of masks is proved (`conditions`), and the nodes are replaced. The result is the same for all inputs; where that
+says of masks is proved (`attention_masks`, `conditions`), and the nodes are replaced. The result is the same for all inputs; where that
 cannot be shown, nothing is changed and the report says why.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tfdsl.ir import masks
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.op import ShapeError
+from tfdsl.passes.attention_masks import visible
 from tfdsl.passes.attention_pattern import Attention, Operand, lifted, match, softmaxes
-from tfdsl.passes.attention_scores import Hiding, Mismatch, number
-from tfdsl.passes.conditions import as_mask, conjuncts, every_query_sees_a_key
+from tfdsl.passes.attention_scores import Mismatch, number
 from tfdsl.passes.regions import Region
 from tfdsl.passes.report import PassResult, Report
 
@@ -30,7 +29,9 @@ def fuse_attention(graph: Graph) -> PassResult:
                 found = match(region.graph, softmax)
                 _replace(region, found, report)
             except Mismatch as reason:
-                report.keep(f"`{softmax.node.name or softmax.node.op}` stays a softmax: {reason}", region.graph, softmax.node)
+                report.keep(
+                    f"`{softmax.node.name or softmax.node.op}` stays a softmax: {reason}", region.graph, softmax.node
+                )
     return graph, report
 
 
@@ -85,25 +86,27 @@ class _Builder:
             attributes["softcap"] = scores.softcap
         if found.drop:
             attributes["drop"] = found.drop
-        mask, allowed, biases, notes = self._hidden()
-        if mask is not None:
-            attributes["mask"] = mask
-        bias = self._bias([*scores.biases, *biases])
-        inputs = (query, key, value, bias, allowed, None)
+        *_, queries, keys = found.softmax.node.type.dims
+        seen = visible(self.region, scores, queries, keys)
+        if seen.mask is not None:
+            attributes["mask"] = seen.mask
+        inputs = (query, key, value, self._bias(seen.biases), self._allowed(seen.conditions), None)
         name = "" if found.product.name == found.product.op else found.product.name
         attend = self._node("attend", *inputs, name=name, labels=found.product.labels, **attributes)
         self.attend = attend.node
         result = self._rearranged(attend, found.result)
         if self.graph.type(result) != found.product.type:
             raise Mismatch(f"`attend` would give {self.graph.type(result)}, and the product is {found.product.type}")
-        return result, notes
+        return result, seen.notes
 
     def undo(self) -> None:
         """Remove what was made."""
         for node in reversed(self._made):
             self.graph.remove(node)
 
-    def _node(self, op: str, *inputs: Value | None, name: str = "", labels: tuple[str, ...] = (), **attributes: Any) -> Value:
+    def _node(
+        self, op: str, *inputs: Value | None, name: str = "", labels: tuple[str, ...] = (), **attributes: Any
+    ) -> Value:
         node = self.graph.add(op, inputs, attributes, like=self.found.product, name=name or op, labels=labels)
         self._made.append(node)
         return Value(node.id)
@@ -117,8 +120,10 @@ class _Builder:
     def _arranged(self, operand: Operand) -> Value:
         if not operand.pattern:
             return operand.value
-        sizes = {"sizes": operand.sizes} if operand.sizes else {}
-        return self._node("rearrange", operand.value, name=operand.name, pattern=operand.pattern, **sizes)
+        attributes: dict[str, Any] = {"pattern": operand.pattern}
+        if operand.sizes:
+            attributes["sizes"] = operand.sizes
+        return self._node("rearrange", operand.value, name=operand.name, **attributes)
 
     def _lifted(self, value: Value) -> Value:
         """Something that goes with the scores, with an axis for the one head where the scores have none."""
@@ -155,57 +160,10 @@ class _Builder:
             total = bias if total is None else self._node("add", total, bias)
         return total
 
-    # --- masks -----------------------------------------------------------------------------------------------------
-
-    def _hidden(self) -> tuple[masks.Mask | None, Value | None, list[tuple[Value, float]], list[str]]:
-        """The mask, the condition for the rest, biases that hide keys and stay biases, and notes."""
-        hidings, biases, notes = self._proved()
-        terms: list[masks.Mask] = []
-        allowed: Value | None = None
-        for hiding in hidings:
-            for leaf, seen in self._leaves(hiding.condition, hiding.seen):
-                found, complete = as_mask(self.region, leaf, seen)
-                terms += [term for term in found if term not in terms]
-                if not complete:
-                    rest = leaf if seen else self._node("negate", leaf)
-                    allowed = rest if allowed is None else self._node("both", allowed, rest)
-        mask: masks.Mask | None = None
-        for term in terms:
-            mask = term if mask is None else masks.Joined("&", mask, term)
-        return mask, None if allowed is None else self._lifted(allowed), biases, notes
-
-    def _leaves(self, condition: Value, seen: bool) -> list[tuple[Value, bool]]:
-        """The conditions of this region that all hold where a key is seen."""
-        node = self.graph.node(condition)
-        operands = [value for value in node.inputs if value is not None]
-        if node.op == "negate":
-            return self._leaves(operands[0], not seen)
-        if node.op == ("both" if seen else "either"):
-            return [leaf for value in operands for leaf in self._leaves(value, seen)]
-        return [(condition, seen)]
-
-    def _proved(self) -> tuple[list[Hiding], list[tuple[Value, float]], list[str]]:
-        """What hides keys without ever hiding all of a query's keys; conditions that do not are biases, or a mismatch."""
-        hidings = list(self.found.scores.hidings)
-        biases: list[tuple[Value, float]] = []
-        if self._sure(hidings):
-            return hidings, biases, []
-        # A bias of large negative numbers is the same as a bias, whatever it hides.
-        for hiding in [each for each in hidings if each.bias is not None]:
-            assert hiding.bias is not None
-            hidings.remove(hiding)
-            biases.append((hiding.bias, hiding.factor))
-        if self._sure(hidings):
-            return hidings, biases, []
-        finite = [each for each in hidings if each.fill != -math.inf]
-        if finite:
-            raise Mismatch(
-                f"a query that sees no key would get zeros from `attend`, and gets the mean of all values by {finite[0].fill:g}; "
-                "that there is none cannot be shown"
-            )
-        return hidings, biases, ["a query that sees no key gives zeros, and no longer NaN"]
-
-    def _sure(self, hidings: list[Hiding]) -> bool:
-        *_, queries, keys = self.found.softmax.node.type.dims
-        parts = [part for each in hidings for part in conjuncts(self.region, each.condition, each.seen)]
-        return every_query_sees_a_key(parts, queries, keys)
+    def _allowed(self, conditions: list[tuple[Value, bool]]) -> Value | None:
+        """All conditions together."""
+        total: Value | None = None
+        for value, seen in conditions:
+            each = value if seen else self._node("negate", value)
+            total = each if total is None else self._node("both", total, each)
+        return None if total is None else self._lifted(total)

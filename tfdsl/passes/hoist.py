@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.graph import Graph, Loop, Node, Value, own_loops
 from tfdsl.passes.regions import is_random
 from tfdsl.passes.report import Report
 
 # What costs nothing to do again: alone, it is not worth another input of the loop.
-_CHEAP = {"input", "weight", "constant", "iota", "positions", "rearrange", "swap", "expand", "cast", "slice", "select", "split"}
+_CHEAP = {
+    "input",
+    "weight",
+    "constant",
+    "iota",
+    "positions",
+    "rearrange",
+    "swap",
+    "expand",
+    "cast",
+    "slice",
+    "select",
+    "split",
+}
 _BUILD_TIME = {"prune", "quantize", "dequantize"}  # part of a weight, and stays beside it
 
 
-def hoist(graph: Graph, depth: int, report: Report) -> int:
-    """Move the invariants of the loops of a region into it; `depth` loops are around the region. How many values moved."""
+def hoist(graph: Graph, report: Report) -> int:
+    """Move the invariants of the loops of a region into it. How many values moved."""
     count = 0
     for loop in graph.nodes():
         if loop.op == "repeat" and loop.attributes["turns"]:
             for body in loop.bodies:
-                count += _hoist_from(graph, loop, body, depth, report)
+                count += _hoist_from(graph, loop, body, report)
     return count
 
 
-def _hoist_from(graph: Graph, loop: Node, body: Graph, depth: int, report: Report) -> int:
-    invariant = _invariants(loop, body, depth)
+def _hoist_from(graph: Graph, loop: Node, body: Graph, report: Report) -> int:
+    invariant = _invariants(loop, body)
     worth = _worth_moving(body, invariant)
     moved: dict[int, Node] = {}
     count = 0
@@ -40,7 +53,7 @@ def _hoist_from(graph: Graph, loop: Node, body: Graph, depth: int, report: Repor
     return count
 
 
-def _invariants(loop: Node, body: Graph, depth: int) -> set[int]:
+def _invariants(loop: Node, body: Graph) -> set[int]:
     """The nodes of a body that give the same in every turn."""
     found: set[int] = set()
     carried = loop.attributes["carried"]
@@ -48,7 +61,7 @@ def _invariants(loop: Node, body: Graph, depth: int) -> set[int]:
         if node.op == "input":
             same = body.inputs.index(node.id) >= carried
         elif node.op == "weight":
-            same = node.attributes["path"].count("*") <= depth
+            same = not own_loops(node.attributes["path"], [Loop(loop.attributes["path"], ())])
         else:
             same = not node.bodies and not is_random(node) and all(v is None or v.node in found for v in node.inputs)
         if same:

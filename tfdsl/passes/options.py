@@ -75,7 +75,9 @@ def options(function: Callable[..., Any]) -> list[Option]:
 
 def signature(name: str, function: Callable[..., Any]) -> str:
     """How a pass is called, as text for help."""
-    parts = [option.name if option.required else f"{option.name}={spell(option.default)}" for option in options(function)]
+    parts = [
+        option.name if option.required else f"{option.name}={spell(option.default)}" for option in options(function)
+    ]
     return f"{name}({', '.join(parts)})"
 
 

@@ -25,4 +25,8 @@ def nothing_matches(pattern: str, paths: Iterable[str], what: str) -> SpecError:
     help_ = did_you_mean(pattern, above)
     if any(part.isdigit() for part in pattern.split(".")) and any("*" in path for path in known):
         help_ = help_ or "the turns of a loop are treated alike: write `*` for its index"
-    return one("T604", f'no {what} matches "{pattern}"', help=help_ or f"there are {', '.join(known[:5])}{', ...' * (len(known) > 5)}")
+    return one(
+        "T604",
+        f'no {what} matches "{pattern}"',
+        help=help_ or f"there are {', '.join(known[:5])}{', ...' * (len(known) > 5)}",
+    )

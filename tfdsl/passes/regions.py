@@ -19,11 +19,6 @@ class Region:
     loop: Node | None = None
     outer: Region | None = None
 
-    @property
-    def depth(self) -> int:
-        """How many loops are around it."""
-        return 0 if self.outer is None else self.outer.depth + 1
-
     def origin(self, value: Value) -> tuple[Region, Value]:
         """Where a value is made: an input of a loop's body that is the same in every turn stands for an outer value."""
         node = self.graph.node(value)

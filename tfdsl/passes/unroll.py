@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfdsl.ir.graph import Frame, Graph, Node, Value
+from tfdsl.ir.graph import Frame, Graph, Loop, Node, Value, fill_path
 from tfdsl.language.diagnostics import one
 
 MOST_NODES = 1_000_000
@@ -42,18 +42,16 @@ def _size_of(node: Node) -> int:
 
 
 class _Turn:
-    """One turn: the loop indices around it, the scope that its loop is in, and its own copies of the frames in it."""
+    """One turn: the turns of the loops around it, the scope that its loop is in, and its own copies of the frames in it."""
 
-    def __init__(self, indices: tuple[int, ...], scope: tuple[Frame, ...]):
-        self.indices = indices
+    def __init__(self, loops: tuple[Loop, ...], scope: tuple[Frame, ...]):
+        self.loops = loops
         self._scope = scope
         self._frames: dict[int, Frame] = {}
 
     def path(self, path: str) -> str:
         """A weight path with the indices of this turn."""
-        for index in self.indices:
-            path = path.replace("*", str(index), 1)
-        return path
+        return fill_path(path, self.loops)
 
     def scope(self, scope: tuple[Frame, ...]) -> tuple[Frame, ...]:
         """The frames that a node of the body is in, out here."""
@@ -83,7 +81,7 @@ def _turns(flat: Graph, loop: Node, values: dict[Value, Value], turn: _Turn) -> 
         body = loop.bodies[variant]
         given = zip(body.inputs, (*carried, *captured), strict=True)
         inside = {Value(place): value for place, value in given}
-        _lay_out(flat, body, inside, _Turn((*turn.indices, index), scope))
+        _lay_out(flat, body, inside, _Turn((*turn.loops, Loop(loop.attributes["path"], (index,))), scope))
         carried = [inside[value] for _, value in body.outputs]
     for position, value in enumerate(carried):
         values[Value(loop.id, position)] = value

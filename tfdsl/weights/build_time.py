@@ -6,7 +6,6 @@ numbers (int8) and float32 scales. A dequantised weight that is pruned after tha
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfdsl.ir.graph import Graph, Node, Type, Value, fill_path, turns_of
+from tfdsl.ir.graph import Graph, Loop, Node, Type, Value, all_paths, turns_of
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
 from tfdsl.weights.compression import dequantize, prune, quantize
 
 Array = npt.NDArray[Any]
-Loops = tuple[tuple[int, ...], ...]
+Loops = tuple[Loop, ...]
 Step = tuple[Any, ...]  # an op and its settings, or ("result", index) for one of several results
 Chain = tuple[Step, ...]
 
@@ -86,14 +85,14 @@ def _regions(graph: Graph, loops: Loops) -> Iterator[tuple[Graph, Loops]]:
     yield graph, loops
     for node in graph.nodes():
         for variant, body in enumerate(node.bodies):
-            yield from _regions(body, (*loops, turns_of(node, variant)))
+            yield from _regions(body, (*loops, Loop(node.attributes["path"], turns_of(node, variant))))
 
 
 def _settle(region: Graph, weight: Node, loops: Loops, recipes: dict[str, Recipe]) -> None:
     """Put what is stored in the place of a weight and of the build-time nodes after it, and note how it is made."""
     path = weight.attributes["path"]
     ends = list(_ends(region, Value(weight.id), ()))
-    if not ends and all(concrete in recipes for concrete in _concrete(path, loops)):
+    if not ends and all(concrete in recipes for concrete in all_paths(path, loops)):
         region.remove(weight)
         return
     chains = {chain[:-1] if chain and chain[-1][0] == "result" else chain for chain, _ in ends} or {()}
@@ -103,17 +102,12 @@ def _settle(region: Graph, weight: Node, loops: Loops, recipes: dict[str, Recipe
     quantised = bool(chain) and chain[-1][0] == "quantize"
     forms = {path: (*chain, ("result", 0)), path + SCALE: (*chain, ("result", 1))} if quantised else {path: chain}
     for form, steps in forms.items():
-        for concrete, source in zip(_concrete(form, loops), _concrete(path, loops), strict=True):
+        for concrete, source in zip(all_paths(form, loops), all_paths(path, loops), strict=True):
             recipe = Recipe(source, steps)
             if recipes.setdefault(concrete, recipe) != recipe:
                 raise _conflict(concrete, weight)
     if chain:
         _replace(region, weight, [value for _, value in ends], quantised)
-
-
-def _concrete(path: str, loops: Loops) -> list[str]:
-    """The paths that a pattern stands for inside some loops."""
-    return [fill_path(path, indices) for indices in itertools.product(*loops[: path.count("*")])]
 
 
 def _ends(region: Graph, value: Value, chain: Chain) -> Iterator[tuple[Chain, Value]]:

@@ -72,7 +72,8 @@ def weights_of(node: Node, loops: Loops) -> Iterator[tuple[Node, Loops]]:
 
 def own_loops(weight: Node, loops: Loops) -> Loops:
     """The loops whose turns have a weight each; in the others it is the same in all turns."""
-    return tuple(loop for loop in loops if weight.attributes["path"].startswith(loop.path + ".*"))
+    path = weight.attributes["path"]
+    return tuple(loop for loop in loops if path == f"{loop.path}.*" or path.startswith(f"{loop.path}.*."))
 
 
 def _key(weight: Node, loops: Loops) -> tuple[Key, int]:

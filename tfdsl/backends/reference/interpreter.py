@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tfdsl.backends.reference.inputs import bind_sizes, converted
 from tfdsl.backends.reference.lowerings import DTYPES, LOWERINGS, OutOfRange
 from tfdsl.ir.dims import Dim, DimError, evaluate
-from tfdsl.ir.graph import Graph, Node, fill_path
+from tfdsl.ir.graph import Graph, Loop, Node, fill_path
 from tfdsl.ir.op import Attributes, ShapeError
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
@@ -32,11 +32,11 @@ def run(graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array])
 
 @dataclass
 class Machine:
-    """What the nodes of a region may see: sizes, weights, the indices of the loops around it, and its own inputs."""
+    """What the nodes of a region may see: sizes, weights, the turns of the loops around it, and its own inputs."""
 
     sizes: Mapping[str, int]
     weights: Mapping[str, Array]
-    indices: tuple[int, ...] = ()
+    loops: tuple[Loop, ...] = ()
     given: Mapping[int, Array] = field(default_factory=dict)
 
     def region(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
@@ -56,13 +56,13 @@ class Machine:
                         values.pop(value.node, None)
         return tuple(values[value.node][value.index] for _, value in graph.outputs)
 
-    def turn(self, body: Graph, turn: int, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    def turn(self, body: Graph, loop: Loop, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """One turn of a loop."""
-        return Machine(self.sizes, self.weights, (*self.indices, turn)).region(body, inputs)
+        return Machine(self.sizes, self.weights, (*self.loops, loop)).region(body, inputs)
 
     def weight(self, node: Node) -> Array:
         """The value of a weight node, whose path may name the indices of loops."""
-        path = fill_path(node.attributes["path"], self.indices)
+        path = fill_path(node.attributes["path"], self.loops)
         if path not in self.weights:
             raise one("T801", f"there is no weight `{path}`", node.span)
         value = np.asarray(self.weights[path])

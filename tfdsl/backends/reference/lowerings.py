@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tfdsl.backends.reference import attention, layers
 from tfdsl.ir.dims import evaluate
-from tfdsl.ir.graph import Node
+from tfdsl.ir.graph import Loop, Node
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import letters, rearrangement
 from tfdsl.weights.compression import dequantize, prune, quantize
@@ -221,7 +221,7 @@ def _repeat(machine: Machine, node: Node, *operands: Array) -> tuple[Array, ...]
     a = machine.attributes(node)
     carried, captured = operands[: a.carried], operands[a.carried :]
     for turn, body in enumerate(a.turns):
-        carried = machine.turn(node.bodies[body], turn, (*carried, *captured))
+        carried = machine.turn(node.bodies[body], Loop(a.path, (turn,)), (*carried, *captured))
     return carried
 
 

@@ -1,0 +1,296 @@
+"""What makes a node legal, as one table of rules.
+
+The rules of a node are tried in the order of the table, and each may rely on those before it: a node that breaks one is
+not held against the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfdsl.ir import masks
+from tfdsl.ir.dims import Dim, DimError, names_of
+from tfdsl.ir.graph import Graph, Initializer, Loop, Node, Type, Value, own_loops
+from tfdsl.ir.op import ShapeError
+from tfdsl.ir.ops import OPS, infer
+
+_DTYPES = ("float", "int", "bool")
+Box = tuple[tuple[int, ...], ...]
+Faults = Iterator[str]
+
+
+@dataclass
+class Inspected:
+    """A region under inspection.
+
+    `loops` has the loops around it with their turns, `symbols` the sizes that the model's inputs bind, and `weights` what
+    was seen of weights so far, in all regions.
+    """
+
+    graph: Graph
+    loops: tuple[Loop, ...]
+    symbols: set[str]
+    weights: dict[str, list[tuple[Box, Type, Initializer | None]]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold, in one sentence, and the check."""
+
+    summary: str
+    check: Callable[[Inspected, Node], Faults]
+
+
+def exists(graph: Graph, value: Value) -> bool:
+    """Whether a value is a result of a node of the graph."""
+    return value.node in graph and 0 <= value.index < len(graph.node(value).types)
+
+
+def _known_op(region: Inspected, node: Node) -> Faults:
+    if node.op not in OPS:
+        yield "there is no such op"
+
+
+def _operand_count(region: Inspected, node: Node) -> Faults:
+    operands = OPS[node.op].operands
+    variadic = bool(operands) and operands[-1].variadic
+    plain = operands[:-1] if variadic else operands
+    if len(node.inputs) < len(plain) or (len(node.inputs) > len(plain) and not variadic):
+        yield f"it has {len(node.inputs)} inputs, and its record has {len(operands)} operands"
+        return
+    for place, value in enumerate(node.inputs):
+        operand = operands[min(place, len(operands) - 1)]
+        if value is None and not operand.optional:
+            yield f"its `{operand.name}` is missing"
+    if node.op in ("einsum", "concat") and not node.inputs:
+        yield "it has no inputs"
+
+
+def _operand_dtypes(region: Inspected, node: Node) -> Faults:
+    operands = OPS[node.op].operands
+    kinds: dict[str, str] = {}
+    for place, value in enumerate(node.inputs):
+        operand = operands[min(place, len(operands) - 1)]
+        if value is None:
+            continue
+        dtype = region.graph.type(value).dtype
+        kinds[operand.name] = dtype
+        fits = dtype != "bool" if operand.dtype == "number" else operand.dtype in ("any", dtype)
+        if not fits:
+            yield f"its `{operand.name}` is {dtype}, and the record says {operand.dtype}"
+    if {"a", "b"} <= kinds.keys() and kinds["a"] != kinds["b"]:
+        yield f"its operands are {kinds['a']} and {kinds['b']}, and must be of one element type"
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, Dim)
+
+
+def _is_names(value: Any) -> bool:
+    items = value.items() if isinstance(value, Mapping) else value
+    return isinstance(value, (Mapping, tuple)) and all(isinstance(name, str) and _is_size(size) for name, size in items)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "size": _is_size,
+    "sizes": lambda value: isinstance(value, tuple) and all(map(_is_size, value)),
+    "int": _is_int,
+    "axis": _is_int,
+    "ints": lambda value: _is_int(value) or (isinstance(value, tuple) and all(map(_is_int, value))),
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    "string": lambda value: isinstance(value, str),
+    "mask": lambda value: isinstance(value, (masks.Term, masks.Joined, masks.Negated)),
+    "initializer": lambda value: isinstance(value, Initializer),
+    "names": _is_names,
+    "value": lambda value: isinstance(value, (bool, int, float, Dim)),
+}
+
+# Settings that the weights of a layer tell as well: they may be left out, and must agree where they are given.
+_TOLD: dict[str, dict[str, int]] = {"linear": {"out": 0}, "embedding": {"size": 0, "dim": 1}}
+
+
+def _attributes(region: Inspected, node: Node) -> Faults:
+    record = OPS[node.op]
+    for name, value in node.attributes.items():
+        attribute = record.attribute(name)
+        if attribute is None:
+            yield f"its record has no attribute `{name}`"
+        elif value is None:
+            if attribute.required or attribute.default is not None:
+                yield f"its `{name}` is none"
+        elif not _KINDS[attribute.kind](value):
+            yield f"its `{name}` is {value!r}, and no {attribute.kind}"
+    for attribute in record.attributes:
+        if (
+            attribute.required
+            and attribute.name not in node.attributes
+            and attribute.name not in _TOLD.get(node.op, {})
+        ):
+            yield f"its attribute `{attribute.name}` is missing"
+    for key in node.spelled:
+        names = dict(node.attributes.get("sizes") or ()) if node.op == "rearrange" else {}
+        if record.attribute(key) is None and key not in names:
+            yield f"`{key}` has a source expression and is no attribute"
+
+
+def _agrees_with_weight(region: Inspected, node: Node) -> Faults:
+    for name, axis in _TOLD.get(node.op, {}).items():
+        weight = node.inputs[1]
+        dims = region.graph.type(weight).dims if weight is not None else ()
+        if name in node.attributes and axis < len(dims) and node.attributes[name] != dims[axis]:
+            yield f"its `{name}` is {node.attributes[name]}, and its weight is {dims}"
+
+
+def _axes(region: Inspected, node: Node) -> Faults:
+    first = node.inputs[0] if node.inputs else None
+    if first is None:
+        return
+    rank = len(region.graph.type(first).dims)
+    for attribute in OPS[node.op].attributes:
+        if attribute.kind == "axis":
+            axis = node.attributes.get(attribute.name, attribute.default)
+            if not 0 <= axis < rank:
+                yield f"its `{attribute.name}` is {axis}, and its operand has {rank} axes, counted from 0"
+
+
+def _mask_operands(region: Inspected, node: Node) -> Faults:
+    mask = node.attributes.get("mask")
+    if node.op == "attend":
+        needed = {term.operand for term in masks.terms(mask) if term.operand is not None} if mask is not None else set()
+        given = len(node.inputs) - 6
+        if needed != set(range(given)):
+            yield f"its mask reads the operands {sorted(needed)}, and there are {given}"
+
+
+def _sizes(region: Inspected, node: Node) -> Faults:
+    for type_ in node.types:
+        if type_.dtype not in _DTYPES:
+            yield f"`{type_.dtype}` is no element type"
+        for dim in type_.dims:
+            if not _is_size(dim):
+                yield f"an axis is {dim!r}, and no size"
+            elif isinstance(dim, int) and dim < 1:
+                yield f"an axis of {dim}"
+    values = [dim for type_ in node.types for dim in type_.dims]
+    for value in node.attributes.values():
+        values += _flat(value)
+    unbound = names_of(values) - region.symbols
+    if unbound:
+        yield f"no input of the model binds the size `{min(unbound)}`"
+
+
+def _flat(value: Any) -> list[Any]:
+    """The sizes in an attribute's value."""
+    if isinstance(value, Mapping):
+        return _flat(tuple(value.values()))
+    if isinstance(value, tuple):
+        return [size for each in value for size in _flat(each)]
+    return [value] if isinstance(value, Dim) else []
+
+
+def _types(region: Inspected, node: Node) -> Faults:
+    if node.op in ("input", "repeat"):
+        if node.op == "input" and len(node.types) != 1:
+            yield f"an input has one type, not {len(node.types)}"
+        return
+    given = [None if value is None else region.graph.type(value) for value in node.inputs]
+    try:
+        wanted = infer(node.op, given, node.attributes)
+    except (ShapeError, DimError) as error:
+        yield str(error)
+        return
+    if node.op == "weight" and node.types == (Type("int", wanted[0].dims),):
+        return  # a weight that is stored as whole numbers
+    if tuple(node.types) != tuple(wanted):
+        yield f"its results are {_show(node.types)}, and its rule infers {_show(wanted)}"
+
+
+def _show(types: tuple[Type, ...]) -> str:
+    return ", ".join(map(str, types)) or "none"
+
+
+def _constant(region: Inspected, node: Node) -> Faults:
+    if node.op == "constant":
+        value, dtype = node.attributes["value"], node.attributes["dtype"]
+        fits = {
+            "bool": isinstance(value, bool),
+            "int": _is_size(value),
+            "float": isinstance(value, float) or _is_size(value),
+        }
+        if not fits.get(dtype, False):
+            yield f"{value!r} is no {dtype}"
+
+
+def _weight(region: Inspected, node: Node) -> Faults:
+    if node.op != "weight":
+        return
+    path, init = node.attributes.get("path"), node.attributes.get("init")
+    if not isinstance(path, str) or not all(path.split(".")):
+        yield f"its path is {path!r}"
+        return
+    stars = path.count("*")
+    own = own_loops(path, region.loops)
+    if stars != len(own):
+        yield f"its path `{path}` names {stars} loop indices, and lies below {len(own)} of the loops around it"
+        return
+    box = tuple(loop.turns for loop in own)
+    for other, type_, other_init in region.weights.get(path, []):
+        meet = all(set(mine) & set(theirs) for mine, theirs in zip(box, other, strict=True))
+        if meet and type_ != node.type:
+            yield f"the weight `{path}` is {type_} in one place and {node.type} in another"
+        elif meet and other_init != init:
+            yield f"the weight `{path}` begins as {other_init} in one place and as {init} in another"
+    region.weights.setdefault(path, []).append((box, node.type, init))
+
+
+def _loop(region: Inspected, node: Node) -> Faults:
+    if node.op != "repeat":
+        if node.bodies:
+            yield "it has bodies, and is no loop"
+        return
+    turns, carried = node.attributes["turns"], node.attributes["carried"]
+    checkpoint = node.attributes.get("checkpoint")
+    if any(not 0 <= turn < len(node.bodies) for turn in turns):
+        yield f"its turns name the bodies {sorted(set(turns))}, and it has {len(node.bodies)}"
+    if not 0 <= carried <= len(node.inputs):
+        yield f"it carries {carried} of {len(node.inputs)} inputs"
+        return
+    if checkpoint is not None and checkpoint < 1:
+        yield f"it recomputes groups of {checkpoint} turns"
+    types = [region.graph.type(value) for value in node.inputs if value is not None]
+    if tuple(types[:carried]) != tuple(node.types):
+        yield f"it carries {_show(tuple(types[:carried]))}, and its results are {_show(node.types)}"
+    for variant, body in enumerate(node.bodies):
+        yield from _body(variant, body, types, carried)
+
+
+def _body(variant: int, body: Graph, types: list[Type], carried: int) -> Faults:
+    inputs = [body.node(place).types[0] for place in body.inputs if place in body]
+    if inputs != types:
+        yield f"body {variant} takes {_show(tuple(inputs))}, and the loop gives it {_show(tuple(types))}"
+    outputs = [body.type(value) for _, value in body.outputs if exists(body, value)]
+    if outputs != types[:carried]:
+        yield f"body {variant} gives {_show(tuple(outputs))}, and the loop carries {_show(tuple(types[:carried]))}"
+
+
+NODE_RULES: tuple[Rule, ...] = (
+    Rule("an op is one of the table", _known_op),
+    Rule("every operand that the record needs is there, and no more", _operand_count),
+    Rule("operands have the element types that the record says", _operand_dtypes),
+    Rule("attributes are those of the record, each of its kind", _attributes),
+    Rule("what a layer says of its weight is so", _agrees_with_weight),
+    Rule("an axis is one of the first operand's, counted from the first", _axes),
+    Rule("an attention has the operands that its mask reads", _mask_operands),
+    Rule("a constant is of its element type", _constant),
+    Rule("sizes are above zero, and their names are bound by the model's inputs", _sizes),
+    Rule("results have the types that the op's rule infers", _types),
+    Rule("a weight has one shape and one beginning, and no more `*` in its path than loops around it", _weight),
+    Rule("a loop's turns, bodies, inputs and results agree", _loop),
+)
