@@ -471,9 +471,7 @@ def _enter_elementwise() -> None:
     for op in ("eq", "ne", "lt", "le", "gt", "ge"):
         case(op)(lambda f, op=op: (f(op, hidden(f, "a"), f.input("b", SEQ, 8)), f(op, *[f.input("c", BATCH)] * 2)))
     for op in ("both", "either"):
-        case(op)(
-            lambda f, op=op: f(op, f.input("a", BATCH, 1, 4, dtype="bool"), f.input("b", SEQ, 4, dtype="bool"))
-        )
+        case(op)(lambda f, op=op: f(op, f.input("a", BATCH, 1, 4, dtype="bool"), f.input("b", SEQ, 4, dtype="bool")))
 
 
 _enter_elementwise()

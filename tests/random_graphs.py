@@ -143,8 +143,16 @@ class _Maker:
         maker.heads()
         for _ in range(self.draw(st.integers(0, 4))):
             maker.step()
-        graph.outputs = [(f"x{place}", maker.pick(SHAPE)) for place in range(carried)]
+        total = maker.sum(maker.values[SHAPE][-3:])
+        graph.outputs = [("x0", total), ("x1", maker.pick(SHAPE))][:carried]
         return graph
+
+    def sum(self, values: list[Value]) -> Value:
+        """All of some values in one, so that none of them is dead."""
+        total = values[0]
+        for value in values[1:]:
+            total = self.add("add", total, value)
+        return total
 
     def heads(self) -> None:
         """Something of each shape to begin with."""
@@ -163,5 +171,7 @@ def graphs(draw: Any) -> Graph:
     maker.heads()
     for _ in range(draw(st.integers(1, 8))):
         maker.step()
-    graph.outputs = [(f"output_{place}", maker.pick(SHAPE)) for place in range(draw(st.integers(1, 2)))]
+    latest = maker.values[SHAPE][-5:]
+    total = maker.sum(latest[: draw(st.integers(1, 5))])
+    graph.outputs = [("output", total), ("other", maker.pick(SHAPE))]
     return graph

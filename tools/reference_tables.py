@@ -10,11 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tfdsl.ir import masks
+from tfdsl.ir.elaborate.arithmetic import LARGEST
+from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, MOST_STEPS, MOST_TURNS
+from tfdsl.ir.elaborate.expressions import MOST_ITEMS
 from tfdsl.ir.elaborate.functions import INITIALIZERS, NUMBERS
+from tfdsl.ir.elaborate.nodes import LARGEST_AXIS
 from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
-from tfdsl.language.modules import STD, prelude
-from tfdsl.language.parser import read
+from tfdsl.language.modules import MOST_EXTENDS, MOST_FILES, STD, prelude
+from tfdsl.language.parser import DEEPEST, LARGEST_FILE, read
 from tfdsl.mappings import CHANGES
 from tfdsl.passes import PASSES, signature
 from tfdsl.passes.options import spell
@@ -145,7 +149,25 @@ def changes() -> str:
     return table(("their tensor is", "of ours"), rows)
 
 
+def limits() -> str:
+    """How large what a spec holds may be."""
+    rows = [
+        ("a file", f"{LARGEST_FILE:,} bytes"),
+        ("imported files", f"{MOST_FILES:,}"),
+        ("variants of variants", f"{MOST_EXTENDS:,} deep"),
+        ("blocks in blocks", f"{DEEPEST_BLOCKS:,} deep"),
+        ("expressions in expressions", f"{DEEPEST:,} deep"),
+        ("turns of a loop", f"{MOST_TURNS:,}"),
+        ("steps to read a model", f"{MOST_STEPS:,}"),
+        ("whole numbers", f"{LARGEST:,}"),
+        ("lists", f"{MOST_ITEMS:,} items"),
+        ("axes, and the elements of a weight", f"{LARGEST_AXIS:,}"),
+    ]
+    return table(("of", "at most"), rows)
+
+
 TABLES = {
+    "limits": limits,
     "passes": passes,
     "train": train,
     "changes": changes,

@@ -8,8 +8,7 @@ asked of `Facts`, which are what the `require` statements of a spec promise.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Union
@@ -151,7 +150,6 @@ def substitute(size: Size, sizes: Mapping[str, Size]) -> Size:
         return size
     total: Size = 0
     for monomial, coefficient in size.terms:
-        term: Size = _build({(): coefficient}) if coefficient.denominator == 1 else 0
         value = _Rational.of(coefficient)
         for factor, power in monomial:
             if isinstance(factor, str):
@@ -159,8 +157,7 @@ def substitute(size: Size, sizes: Mapping[str, Size]) -> Size:
             else:
                 base = _APPLY[factor.operator](substitute(factor.left, sizes), substitute(factor.right, sizes))
             value = value.times(base, power)
-        term = value.size()
-        total = total + term
+        total = total + value.size()
     if isinstance(total, Dim) and not total.names():
         raise DimError(f"{size} is not a whole number here")
     return total
@@ -412,10 +409,13 @@ def _extreme(operator: str, left: Size, right: Size) -> Size:
     return _atom(operator, first, second)
 
 
-_APPLY = {"//": floor, "%": remainder, "min": minimum, "max": maximum}
-_NUMBERS = {"//": lambda a, b: a // b, "%": lambda a, b: a % b, "min": min, "max": max}
+_APPLY: dict[str, Callable[[Size, Size], Size]] = {"//": floor, "%": remainder, "min": minimum, "max": maximum}
+_NUMBERS: dict[str, Callable[[int, int], int]] = {"//": lambda a, b: a // b, "%": lambda a, b: a % b, "min": min, "max": max}
 
 
 def product(sizes: Iterable[Size]) -> Size:
     """The number of elements of a shape."""
-    return math.prod(sizes, start=1)  # type: ignore[type-var, return-value]
+    total: Size = 1
+    for size in sizes:
+        total = size * total
+    return total

@@ -34,7 +34,7 @@ class Value(NamedTuple):
     """One result of one node."""
 
     node: int
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a value
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@
 
 A line is a node: results, op, operands, attributes that are not at their defaults, types. `%x.2` is the second value
 called `x`. A weight is written where it is used, `@path: shape = initialiser` the first time and `@path` after that; so
-is a constant. One that has several readers, or another scope than its reader, has a line of its own. `in` lists the nodes
-of one application of a block (`MLP.2` is another application with the same weights). `repeat` names the carried inputs of
-its body before `;` and the captured ones after it. Spans and source expressions are not part of the text.
+is a constant. One that has several readers, or another scope than its reader, has a line of its own. `in` lists the
+nodes of one application of a block (`MLP.2` is another application with the same weights). `repeat` names the carried
+inputs of its body before `;` and the captured ones after it. Spans and source expressions are not part of the text.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Printer:
             why = f", {json.dumps(each.why)}" if each.why else ""
             self.lines.append(f"{indent}require {each.left} {each.operator} {each.right}{why}")
         hidden = _inlined(graph)
-        numbers = _frame_numbers(graph)
+        numbers = _frame_numbers(graph, hidden)
         scope: tuple[Frame, ...] = ()
         for node in graph.nodes():
             if node.id in hidden or node.op == "input":
@@ -231,11 +231,13 @@ class _Printer:
         return full
 
 
-def _frame_numbers(graph: Graph) -> dict[int, int]:
-    """Which application of a block a frame is, among those that look alike in a region; counted from one."""
+def _frame_numbers(graph: Graph, hidden: set[int]) -> dict[int, int]:
+    """Which application of a block a frame is, among those that look alike in a region: 1, 2, ... as they are written."""
     alike: dict[tuple[Any, ...], int] = {}
     numbers: dict[int, int] = {}
     for node in graph.nodes():
+        if node.id in hidden or node.op == "input":
+            continue
         outer: int | None = None
         for frame in node.scope:
             key = (outer, frame.block, frame.path)

@@ -120,7 +120,7 @@ class NodeReader:
             found.attributes[names.name] = tuple(sorted((*known, (name, cursor.size()))))
             return
         if attribute is None:
-            known_names = [each.name for each in (*record.attributes, *record.operands)]
+            known_names = [each.name for each in record.attributes] + [each.name for each in record.operands]
             cursor.fail(f"{record.name} has no attribute `{name}`", token, did_you_mean(name, known_names))
         found.attributes[name] = self._attribute_value(attribute)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from tfdsl.ir.dims import Dim, names_of
-from tfdsl.ir.graph import Graph, Loop, Node, Type, Value, turns_of
+from tfdsl.ir.graph import Graph, Loop, Node, Type, turns_of
 from tfdsl.ir.node_rules import NODE_RULES, Faults, Inspected, exists
 from tfdsl.language.diagnostics import Collector, Diagnostic
 
@@ -72,7 +72,8 @@ def _reads_known(region: Inspected) -> Faults:
             continue
         for value in node.inputs:
             if value is not None and not exists(graph, value):
-                yield f"`{node.op}` called `{node.name or node.op}` reads result {value.index} of node {value.node}, which is not there"
+                reader = f"`{node.op}` called `{node.name or node.op}`"
+                yield f"{reader} reads result {value.index} of node {value.node}, which is not there"
 
 
 def _edges(region: Inspected) -> Faults:

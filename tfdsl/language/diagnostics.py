@@ -145,9 +145,15 @@ def one(code: str, message: str, span: Span | None = None, **rest: object) -> Sp
     return SpecError([Diagnostic(code, message, span, **rest)])  # type: ignore[arg-type]
 
 
+_LONGEST_NAME = 80
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Help text that names the nearest known names, or `otherwise`."""
-    ratios = {each: difflib.SequenceMatcher(None, name.lower(), each.lower()).ratio() for each in set(known)}
+    if len(name) > _LONGEST_NAME:  # comparing takes the square of the length
+        return otherwise
+    candidates = [each for each in set(known) if len(each) <= _LONGEST_NAME]
+    ratios = {each: difflib.SequenceMatcher(None, name.lower(), each.lower()).ratio() for each in candidates}
     best = max(ratios.values(), default=0.0)
     # Names that are nearly as close as the closest: a third of a likely word more is noise.
     close = sorted(each for each, ratio in ratios.items() if ratio >= max(0.65, best - 0.08))

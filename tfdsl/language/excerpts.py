@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tfdsl.language.diagnostics import Diagnostic, Source, Span
 
-_WIDEST = 160
+_WIDEST = 160  # of a line of the source
+_LONGEST = 600  # of a message
 
 
 @dataclass
@@ -24,6 +25,8 @@ class _Mark:
 
 def printable(text: str) -> str:
     """Text that a terminal takes for text: control characters, which could move the cursor, become a replacement."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c for c in text)
 
 
@@ -74,11 +77,13 @@ def _mark(span: Span, text: str, primary: bool) -> tuple[int, _Mark]:
 
 
 def _line(source: Source, number: int, marks: list[_Mark], gutter: str) -> list[str]:
-    text = printable(source.line(number).replace("\t", " ").rstrip())  # a tab would put the carets out of step
+    text = source.line(number).replace("\t", " ").rstrip()  # a tab would put the carets out of step
     offset = 0
     if len(text) > _WIDEST:
         cut = max(0, min(mark.start for mark in marks) - _WIDEST // 2)
-        text, offset = f"...{text[cut : cut + _WIDEST]}...", 3 - cut
+        before, after = "..." if cut else "", "..." if cut + _WIDEST < len(text) else ""
+        text, offset = f"{before}{text[cut : cut + _WIDEST]}{after}", len(before) - cut
+    text = printable(text)
     rows = [f"{number:>{len(gutter)}} | {text}"]
     for mark in marks:
         start = min(mark.start + offset, len(text))

@@ -30,9 +30,9 @@ def read(path: str | os.PathLike[str]) -> Source:
     """Read a spec as text; the error is a `SpecError` (T001 to T004) for what cannot be one."""
     name = os.fspath(path)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise one("T001", f"`{name}` is not a regular file")
         with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise one("T001", f"`{name}` is not a regular file")
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise one("T001", f"cannot read `{name}`: {(error.strerror or str(error)).lower()}") from None

@@ -69,7 +69,7 @@ def syntax_fault(
     starts_line = not source.text[: span.start].rpartition("\n")[2].strip()
     outside = token in keywords or token in _CLOSED_BY.values() or starts_line
     opened = _open_bracket(source, span.start, accepted) if outside else None
-    help_ = _slip(error, accepted, keywords)
+    help_ = "" if starts_line and accepted >= _EXPRESSION else _slip(error, accepted, keywords)
     if not help_ and opened is None:
         help_ = _misspelt_before(error, keywords)
     others = (opened,) if opened else ()

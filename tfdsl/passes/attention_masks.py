@@ -33,7 +33,7 @@ class Visible:
 
 
 def visible(region: Region, scores: Scores, queries: Size, keys: Size) -> Visible:
-    """What the scores of so many queries and keys hide. Raises `Mismatch` where `attend` cannot be shown to be the same."""
+    """What the scores of so many queries and keys hide. Raises `Mismatch` where `attend` may be something else."""
     hidings, found = _settled(region, scores, queries, keys)
     terms: list[masks.Mask] = []
     for hiding in hidings:
@@ -67,8 +67,8 @@ def _settled(region: Region, scores: Scores, queries: Size, keys: Size) -> tuple
         return rest, found
     if not sure(rest):
         raise Mismatch(
-            f"a query that sees no key would get zeros from `attend`, and gets the mean of all values by {finite[0]:g}; "
-            "that every query sees one cannot be shown"
+            f"a query that sees no key would get zeros from `attend`, and gets the mean of values by {finite[0]:g}; "
+            "it cannot be shown that there is none"
         )
     if far or demoted:
         raise Mismatch(

@@ -140,7 +140,7 @@ def _product(graph: Graph, node: Node) -> tuple[Node, int, float]:
 
 
 def lifted(rank: int, scores_rank: int) -> str:
-    """The rearrangement of an operand of so many axes to the four that it has beside scores of three or four; "" for none."""
+    """The rearrangement of an operand of so many axes to the four that `attend` takes; "" for one that has them."""
     names = ("b", "h", "s", "d") if scores_rank == 4 else ("b", "s", "d")
     own = names[len(names) - rank :]
     wanted = [name if name in own else "1" for name in ("b", "h", "s", "d")]

@@ -1,7 +1,7 @@
 """The scores of attention written by hand, taken apart from the softmax inwards to the product of queries and keys.
 
-On the way out from that product there may stand factors, a soft cap, biases and `where`s that hide keys, in the order in
-which `attend` has them. A `Mismatch` says what stands in the way of reading them so.
+On the way out from that product there may stand factors, a soft cap, biases and `where`s that hide keys, in the order
+in which `attend` has them. A `Mismatch` says what stands in the way of reading them so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Hiding:
-    """A condition under which a key is seen (`seen`) or hidden; hidden scores become `fill`, or get it added (`bias`)."""
+    """A condition under which a key is seen (if `seen`) or hidden.
+
+    Hidden scores become `fill`; or that is added to them by `bias`, multiplied by `factor`.
+    """
 
     condition: Value
     seen: bool
@@ -32,7 +35,7 @@ class Hiding:
 
 @dataclass(frozen=True)
 class Scores:
-    """`softcap * tanh(scale * (q @ k) / softcap) + biases`, with some keys hidden; `stretch` multiplies or divides q."""
+    """`softcap * tanh(scale * (q @ k) / softcap) + biases`, with keys hidden; `stretch` multiplies or divides q."""
 
     product: Node
     scale: float
@@ -43,7 +46,7 @@ class Scores:
 
 
 def read_scores(graph: Graph, scores: Value, readers: set[int]) -> Scores:
-    """Take scores apart; `readers` are the nodes of the softmax, the only ones that may read them. Raises `Mismatch`."""
+    """Take scores apart that no node may read but `readers`, those of the softmax. Raises `Mismatch`."""
     return _Peeler(graph).read(scores, readers)
 
 

@@ -26,7 +26,7 @@ STEPS: tuple[Callable[[Region, Report], int], ...] = (
 
 
 def clean(graph: Graph) -> PassResult:
-    """Fold constants, drop what changes nothing, merge equal nodes, move loop invariants out, and drop what nothing needs."""
+    """Fold constants, drop what changes or feeds nothing, merge equal nodes, move loop invariants out of loops."""
     graph = graph.copy()
     report = Report("clean")
     # What is dead at first is worth a word; what dies of the other changes is part of them.

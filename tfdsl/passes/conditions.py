@@ -169,7 +169,7 @@ _AFFINE: dict[str, Callable[[Region, Node], Affine | None]] = {
 
 
 def at_most_zero(region: Region, node: Node, holds: bool) -> list[Affine] | None:
-    """What must be at most zero, all of it, for a comparison to hold (or not to hold); None for what is no such thing."""
+    """What must all be at most zero for a comparison to hold (or not to hold); None for what is no such thing."""
     op = node.op if holds else _OPPOSITE.get(node.op, "")
     if op not in ("lt", "le", "gt", "ge"):
         return None

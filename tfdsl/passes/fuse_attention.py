@@ -1,8 +1,8 @@
 """`fuse_attention()`: attention written by hand becomes `attend`, which every target has a kernel for.
 
 A softmax is looked at in three steps: the pattern around it is read (`attention_pattern`, `attention_scores`), what it
-says of masks is proved (`attention_masks`, `conditions`), and the nodes are replaced. The result is the same for all inputs; where that
-cannot be shown, nothing is changed and the report says why.
+says of masks is proved (`attention_masks`, `conditions`), and the nodes are replaced. The result is the same for all
+inputs; where that cannot be shown, nothing is changed and the report says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masks as ordinary nodes, for targets that know none but the causal one: relations of positions, joined by and and or."""
+"""Masks as ordinary nodes, for targets that know none but the causal one: relations of positions and of data."""
 
 from __future__ import annotations
 

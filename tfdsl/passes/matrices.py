@@ -1,4 +1,4 @@
-"""What `prune` and `quantize` share: the weights that a pattern names, and nodes put between a weight and its readers."""
+"""What `prune` and `quantize` share: the weights that a pattern names, and nodes put after a weight."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Request:
-    """A pass that is asked for, with what is given to it; `spans` has the place of each argument by position or name."""
+    """A pass that is asked for, and what is given to it; `spans` has the place of each argument by position or name."""
 
     name: str
     positional: Sequence[Any] = ()

@@ -42,7 +42,7 @@ def _size_of(node: Node) -> int:
 
 
 class _Turn:
-    """One turn: the turns of the loops around it, the scope that its loop is in, and its own copies of the frames in it."""
+    """One turn: the turns of the loops around it, the scope that its loop is in, and its own copies of frames."""
 
     def __init__(self, loops: tuple[Loop, ...], scope: tuple[Frame, ...]):
         self.loops = loops
@@ -62,7 +62,7 @@ class _Turn:
 
 
 def _lay_out(flat: Graph, region: Graph, values: dict[Value, Value], turn: _Turn) -> None:
-    """Add the nodes of a region; `values` holds what stands for its values, its inputs at first and all of them after."""
+    """Add the nodes of a region; `values` maps its values to those of `flat`, its inputs at first and all after it."""
     for node in region.nodes():
         if node.op == "repeat":
             _turns(flat, node, values, turn)

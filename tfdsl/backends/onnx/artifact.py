@@ -14,7 +14,8 @@ from onnx import helper
 from tfdsl.backends.onnx import storage
 from tfdsl.backends.onnx.builder import ELEMENTS, Builder, scope_of
 from tfdsl.backends.onnx.lowerings import LOWERINGS, REFUSED
-from tfdsl.backends.onnx.prepare import flat_graph, layouts, widths
+from tfdsl.backends.onnx.prepare import flat_graph, layouts
+from tfdsl.backends.prepare import bits_by_path
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
@@ -41,7 +42,7 @@ def build(
     """
     _check_ends(graph)
     flat = flat_graph(graph, dims)
-    bits = widths(flat)
+    bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     builder = Builder(flat, layouts(flat), bits)
     names = lower(builder)

@@ -28,7 +28,9 @@ def session(model: str | os.PathLike[str] | bytes) -> Callable[[Mapping[str, Arr
     outputs = [each.name for each in running.get_outputs()]
 
     def run(given: Mapping[str, Array]) -> dict[str, Array]:
-        feeds: dict[str, Array] = {name: np.asarray(given[name]).astype(dtype, copy=False) for name, dtype in inputs.items()}
+        feeds: dict[str, Array] = {
+            name: np.asarray(given[name]).astype(dtype, copy=False) for name, dtype in inputs.items()
+        }
         return dict(zip(outputs, running.run(outputs, feeds), strict=True))
 
     return run

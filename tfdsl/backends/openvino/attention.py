@@ -11,13 +11,18 @@ import openvino
 from tfdsl.backends.openvino import sizes
 from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
 from tfdsl.ir import masks
-from tfdsl.ir.dims import Size
+from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import broadcast
 
 # What is added to the score of a key that may not be seen. The lowest number and not -inf: a kernel that goes through
 # the keys in blocks would make NaN of a block that is hidden whole.
 _HIDDEN = float(np.finfo(np.float32).min)
+
+# What is added to scores that nothing else is added to; no float32 is changed by it but those near zero, and all of a row
+# alike. Without it the CPU plugin's kernel for attention goes wrong: one that first runs with a single key gives garbage
+# from then on at sixteen keys and more.
+_NUDGE = 1e-30
 
 
 class Mask(NamedTuple):
@@ -44,6 +49,8 @@ def attend(
     if a.mask == masks.CAUSAL:
         visible = _and_causal(b, visible, q.dims[2], k.dims[2])
     added = _added(b, _like_scores(b, bias), visible)
+    if added is None and isinstance(k.dims[2], Dim):
+        added = Mask(b.constant(np.full((1, 1, 1, 1), _NUDGE, dtype=np.float32)), (1, 1, 1, 1))
     scale = _scale(b, a, q)
     keys, values = _repeated(b, k, q.dims[1]), _repeated(b, v, q.dims[1])
     if a.softcap is None and sinks is None:
@@ -124,6 +131,14 @@ def _chances(
     column = sizes.expand(b, column, (1, heads, 1, 1), (batch, heads, queries, 1))
     chances = b.emit("softmax", b.emit("concat", scores, column, axis=-1), axis=-1)
     return b.emit("slice", chances, b.ints(0), sizes.size(b, keys), b.ints(1), b.ints(-1))
+
+
+def softmax(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    """Softmax; over a last axis that only run time knows it may be attention written by hand."""
+    nudged: Operand = x
+    if a.axis == x.rank - 1 and isinstance(x.dims[-1], Dim):
+        nudged = b.emit("add", x, b.scalar(_NUDGE, "float"))
+    return b.emit("softmax", nudged, axis=a.axis)
 
 
 def rotate(b: Builder, a: Attributes, x: Tensor, cos: Tensor, sin: Tensor) -> Operand:

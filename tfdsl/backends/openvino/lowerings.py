@@ -3,8 +3,8 @@
 A lowering is given the builder, the op's attributes with their defaults, and the operands (None for those that are
 absent), and gives the output that holds the result, or those of all results in a tuple.
 
-The CPU plugin holds whole numbers in 32 bits and compares them as float32: numbers beyond 2 ** 24 in size are not told
-apart. Arithmetic on them is exact.
+The CPU plugin holds whole numbers in 32 bits. Arithmetic on them, element by element, is exact; comparisons, reductions
+and the value of `pad` go through float32, which does not tell neighbours beyond 2 ** 24 apart.
 """
 
 from __future__ import annotations
@@ -176,9 +176,8 @@ def _constant(b: Builder, a: Attributes) -> Operand:
 # --- reductions ------------------------------------------------------------------------------------------------------
 
 
-def _along(operator: str) -> Lowering:
-    """An op along an axis that is one operator with an attribute for it."""
-    return lambda b, a, x: b.emit(operator, x, axis=a.axis)
+def _log_softmax(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    return b.emit("log_softmax", x, axis=a.axis)
 
 
 def _reduce(operator: str) -> Lowering:
@@ -261,8 +260,8 @@ LOWERINGS: dict[str, Lowering] = {
     "dropout": _itself,
     "drop_path": _itself,
     # reductions
-    "softmax": _along("softmax"),
-    "log_softmax": _along("log_softmax"),
+    "softmax": attention.softmax,
+    "log_softmax": _log_softmax,
     "sum": _reduce("reduce_sum"),
     "mean": _reduce("reduce_mean"),
     "max": _reduce("reduce_max"),

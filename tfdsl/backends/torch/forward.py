@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tfdsl.backends.torch import layers
-from tfdsl.backends.torch.lowerings import ATOM, LOWERINGS, LOWEST, Code, Site, conv_padding
+from tfdsl.backends.torch.lowerings import ATOM, LOWERINGS, LOWEST, REFUSED, Code, Site, conv_padding
 from tfdsl.backends.torch.names import NotPlain, identifier, number, same, spell
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Atom, Dim, Size
 from tfdsl.ir.graph import Constraint, Graph, Node, Value
 from tfdsl.ir.ops import OPS
+from tfdsl.language.diagnostics import one
 
 if TYPE_CHECKING:
     from tfdsl.backends.torch.classes import Program
@@ -90,7 +91,7 @@ class Forward:
         self._head: list[str] = []
         self._positions: dict[Value, str] = {}
 
-    # --- the whole -------------------------------------------------------------------------------------------------
+    # --- the whole -----------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
         """Fill `lines` and `parameters`."""
@@ -104,9 +105,7 @@ class Forward:
             if isinstance(item, Unit):
                 self._call_unit(item)
             elif item.op == "repeat":
-                from tfdsl.backends.torch.loops import write_loop
-
-                write_loop(self, item)
+                LOWERINGS["repeat"](self.site(item, []))
             else:
                 self._node(item)
         self._finish()
@@ -127,7 +126,9 @@ class Forward:
         if not self.unit.is_region:
             return {}
         own = [(name, self.code(value).text) for name, value in self.graph.penalties]
-        parts = {name: [text for each, text in [*self.loop_penalties, *own] if each == name] for name in self.unit.penalties}
+        parts = {
+            name: [text for each, text in [*self.loop_penalties, *own] if each == name] for name in self.unit.penalties
+        }
         return {name: " + ".join(texts) or "0.0" for name, texts in parts.items()}
 
     def _input_name(self, value: Value) -> str:
@@ -149,7 +150,9 @@ class Forward:
 
     def _consumed(self, item: Node | Unit) -> list[Value]:
         values = item.inputs if isinstance(item, (Unit, Node)) else ()
-        return [value for value in values if value is not None and self.graph.node(value).op not in ("weight", "constant")]
+        return [
+            value for value in values if value is not None and self.graph.node(value).op not in ("weight", "constant")
+        ]
 
     def line(self, text: str) -> None:
         self.lines += [""] if not text else wrap(f"{self._indent}{text}")
@@ -160,7 +163,7 @@ class Forward:
         if self.graph.node(value).op not in ("weight", "constant") and not code.text.isidentifier():
             self.assign([value], code.text, [self.label(value) or wanted])
 
-    # --- values ----------------------------------------------------------------------------------------------------
+    # --- values --------------------------------------------------------------------------------------------------------
 
     def label(self, value: Value) -> str:
         """What the spec calls a value, here or where it was made."""
@@ -172,11 +175,14 @@ class Forward:
     def code(self, value: Value) -> Code:
         """A value as code: its variable, or the expression that was kept for its one use."""
         node = self.graph.node(value)
-        if node.op == "weight":
-            return Code(self.weight(node.attributes["path"]))
-        if node.op == "constant":
-            return self.constant(node)
+        if node.op in ("weight", "constant"):
+            return LOWERINGS[node.op](self.site(node, []))
         return self._code[value]
+
+    def site(self, node: Node, args: Sequence[Code | None]) -> Site:
+        """A node with what its lowering may ask for."""
+        types = [None if value is None else self.graph.type(value) for value in node.inputs]
+        return Site(self, node, args, types, OPS[node.op].fill(node.attributes))
 
     def constant(self, node: Node) -> Code:
         value = node.attributes["value"]
@@ -216,7 +222,9 @@ class Forward:
         held = self._variable[name]
         if held is None or self._left.get(held, 0) > 0:
             return False
-        return not any(name in reads for value, reads in self._reads.items() if self._left.get(value, 0) > 0 and value != held)
+        return not any(
+            name in reads for value, reads in self._reads.items() if self._left.get(value, 0) > 0 and value != held
+        )
 
     def assign(self, values: Sequence[Value], text: str, wanted: Sequence[str]) -> None:
         """`a, b = text`."""
@@ -244,7 +252,7 @@ class Forward:
     def reads(self, values: Sequence[Value | None]) -> set[str]:
         return {name for value in values if value is not None for name in self._reads.get(value, ())}
 
-    # --- nodes -----------------------------------------------------------------------------------------------------
+    # --- nodes ---------------------------------------------------------------------------------------------------------
 
     def _node(self, node: Node) -> None:
         if node.op == "attend":
@@ -253,8 +261,9 @@ class Forward:
         reads = self.reads(node.inputs)
         args = [None if value is None else self.take(value) for value in node.inputs]
         args = self._in_one_dtype(node, self._numbers_as_tensors(node, args))
-        types = [None if value is None else self.graph.type(value) for value in node.inputs]
-        site = Site(self, node, args, types, OPS[node.op].fill(node.attributes))
+        if node.op in REFUSED:
+            raise one("T703", f"torch: `{node.op}`: {REFUSED[node.op]}", node.span, help="give weights or a seed")
+        site = self.site(node, args)
         code = self._layer_call(site) or LOWERINGS[node.op](site)
         results = [Value(node.id, index) for index in range(len(node.types))]
         if len(results) == 1:
@@ -391,7 +400,7 @@ class Forward:
     def needs_helper(self, name: str) -> None:
         self.program.helpers[name] = None
 
-    # --- numbers ---------------------------------------------------------------------------------------------------
+    # --- numbers -------------------------------------------------------------------------------------------------------
 
     def setting(self, node: Node, name: str, value: Any) -> str:
         """An attribute as source: as the spec wrote it, if that still gives its value; else the number."""
@@ -478,9 +487,11 @@ class Forward:
             sides.append(self.size(side, anything))
         why = constraint.why or f"{constraint.left} {constraint.operator} {constraint.right} does not hold"
         self.line(f"if {sides[0]} {opposite} {sides[1]}:")
-        self.line(f"    raise ValueError({why!r})".replace("'", '"') if '"' not in why else f"    raise ValueError({why!r})")
+        self.line(
+            f"    raise ValueError({why!r})".replace("'", '"') if '"' not in why else f"    raise ValueError({why!r})"
+        )
 
-    # --- modules and weights ---------------------------------------------------------------------------------------
+    # --- modules and weights -------------------------------------------------------------------------------------------
 
     def _below(self, path: str) -> bool:
         return self.scope.path is not None and (self.scope.path == "" or path.startswith(f"{self.scope.path}."))
@@ -523,7 +534,7 @@ class Forward:
                 found.append(self.symbol(what))
         return found
 
-    # --- units inside ----------------------------------------------------------------------------------------------
+    # --- units inside --------------------------------------------------------------------------------------------------
 
     def _call_unit(self, unit: Unit) -> None:
         self._shorten(unit.inputs)
@@ -544,7 +555,10 @@ class Forward:
         if len(unit.results) == 1:
             self._keep_result(unit, Code(text), reads)
         elif unit.results:
-            wanted = [self.label(value) or f"{identifier(unit.frame.block.lower())}_{i}" for i, value in enumerate(unit.results)]
+            wanted = [
+                self.label(value) or f"{identifier(unit.frame.block.lower())}_{i}"
+                for i, value in enumerate(unit.results)
+            ]
             self.assign(unit.results, text, wanted)
 
     def _keep_result(self, unit: Unit, code: Code, reads: set[str]) -> None:
@@ -563,7 +577,7 @@ class Forward:
         """The values that a unit's parameters have here, in the names of this code (None where the default serves)."""
         return [(name, self.program.value_for(unit, name, self.scope.names, self._name)) for name in wanted]
 
-    # --- for loops -------------------------------------------------------------------------------------------------
+    # --- for loops -----------------------------------------------------------------------------------------------------
 
     def is_spent(self, value: Value) -> bool:
         return self._left.get(value, 0) == 0
@@ -618,9 +632,7 @@ class Forward:
             if isinstance(item, Unit):
                 inner._call_unit(item)
             elif item.op == "repeat":
-                from tfdsl.backends.torch.loops import write_loop
-
-                write_loop(inner, item)
+                LOWERINGS["repeat"](inner.site(item, []))
             else:
                 inner._node(item)
         results = [inner.code(value).text for value in unit.results]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from tfdsl.ir.graph import Graph, Initializer, Node
 from tfdsl.ir.ops import OPS
@@ -83,7 +82,9 @@ def serves(layer: Layer | None, graph: Graph, node: Node) -> bool:
     if layer is None or layer.op != node.op or layer.node is None:
         return False
     weights = weight_operands(graph, node)
-    if {k: w.attributes["path"] for k, w in weights.items()} != {k: w.attributes["path"] for k, w in layer.weights.items()}:
+    if {k: w.attributes["path"] for k, w in weights.items()} != {
+        k: w.attributes["path"] for k, w in layer.weights.items()
+    }:
         return False
     ignore = {"size", "dim", "out", "bias", "scale"}
     mine, its = OPS[node.op].fill(node.attributes), OPS[node.op].fill(layer.node.attributes)
@@ -113,8 +114,6 @@ def default_of(op: str | None, name: str) -> Initializer | None:
     if op in ("layer_norm", "rms_norm", "group_norm"):
         return Initializer("ones") if name == "weight" else Initializer("zeros")
     return None
-
-
 
 
 def spread(initializer: Initializer, dims: list[int], target: str) -> str:

@@ -102,9 +102,7 @@ def _in_groups(forward: Forward, modules: str, every: int, left: str, arguments:
     _recomputed(forward, left, f"{run}, part, {inputs}", f"{run}(part, {inputs})")
 
 
-def _plain(
-    forward: Forward, node: Node, bodies: list[structure.Unit], names: list[str], captured: list[str]
-) -> None:
+def _plain(forward: Forward, node: Node, bodies: list[structure.Unit], names: list[str], captured: list[str]) -> None:
     """Turns without weights of their own: the body stands in the loop itself."""
     turns = node.attributes["turns"]
     runs: list[tuple[int, int]] = []
@@ -115,7 +113,9 @@ def _plain(
             runs.append((turn, 1))
     if node.attributes.get("checkpoint"):
         if len(runs) > 1 or bodies[0].penalties:
-            raise _refuse(node, "turns that own no weights and differ cannot be recomputed", "leave it out of `checkpoint`")
+            raise _refuse(
+                node, "turns that own no weights and differ cannot be recomputed", "leave it out of `checkpoint`"
+            )
         _plain_recomputed(forward, node, bodies[0], names, captured)
         return
     penalties = forward.start_penalties(bodies[0].penalties)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tfdsl.backends.torch.names import number
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Size
-from tfdsl.ir.graph import Node, Type
+from tfdsl.ir.graph import Node, Type, Value
 from tfdsl.ir.op import Attributes
-from tfdsl.ir.ops import OPS
 from tfdsl.ir.rearrange import letters, rearrangement
 
 if TYPE_CHECKING:
@@ -231,7 +229,7 @@ def _biased(bias: str, allowed: str, dtype: str) -> str:
     if not allowed:
         return cast
     inverted = allowed[1:] if allowed.startswith("~") and " " not in allowed else f"~{_grouped(allowed)}"
-    return f"{cast}.masked_fill({inverted}, float(\"-inf\"))"
+    return f'{cast}.masked_fill({inverted}, float("-inf"))'
 
 
 def _attend_by_hand(s: Site) -> Code:
@@ -325,7 +323,11 @@ def _rearrange(s: Site) -> Code:
         elif count > 1:
             last = axis + count - 1
             remaining = sum(c if c > 1 else 1 for c in plan.merged_groups) - 1
-            text += f".flatten({axis})" if last >= remaining and plan.merged_groups[-1] == count else f".flatten({axis}, {last})"
+            text += (
+                f".flatten({axis})"
+                if last >= remaining and plan.merged_groups[-1] == count
+                else f".flatten({axis}, {last})"
+            )
         axis += 1
     return Code(text)
 
@@ -358,7 +360,11 @@ def _split(s: Site) -> Code:
 
 def _concat(s: Site) -> Code:
     parts = ", ".join(s.forward.matching(s, i) for i in range(len(s.args)))
-    return Code(f"torch.cat(({parts},), dim={s.axis(s.a.axis)})" if len(s.args) == 1 else f"torch.cat(({parts}), dim={s.axis(s.a.axis)})")
+    return Code(
+        f"torch.cat(({parts},), dim={s.axis(s.a.axis)})"
+        if len(s.args) == 1
+        else f"torch.cat(({parts}), dim={s.axis(s.a.axis)})"
+    )
 
 
 def _slice(s: Site) -> Code:
@@ -409,6 +415,14 @@ def _dequantize(s: Site) -> Code:
     return Code(f"dequantize({s.arg(0)}, {s.arg(1)})")
 
 
+def _repeat(s: Site) -> Code:
+    """Loops are statements, and leave no expression."""
+    from tfdsl.backends.torch.loops import write_loop
+
+    write_loop(s.forward, s.node)
+    return Code("")
+
+
 LOWERINGS: dict[str, Lowering] = {
     "linear": _linear,
     "embedding": lambda s: Code(f"F.embedding({s.arg(0)}, {s.arg(1)})"),
@@ -418,7 +432,9 @@ LOWERINGS: dict[str, Lowering] = {
     "conv1d": _conv("F.conv1d"),
     "conv2d": _conv("F.conv2d"),
     "matmul": _infix("@", PRODUCT),
-    "einsum": lambda s: Code(f'torch.einsum("{letters(s.a.pattern)}", {", ".join(s.forward.matching(s, i) for i in range(len(s.args)))})'),
+    "einsum": lambda s: Code(
+        f'torch.einsum("{letters(s.a.pattern)}", {", ".join(s.forward.matching(s, i) for i in range(len(s.args)))})'
+    ),
     "attend": _attend,
     "rotate": _rotate,
     "positions": lambda s: Code(f"torch.arange({s.atom(0)}.shape[{s.axis(s.a.axis)}], device={s.atom(0)}.device)"),
@@ -482,10 +498,13 @@ LOWERINGS: dict[str, Lowering] = {
     "one_hot": _one_hot,
     "iota": lambda s: Code(f"torch.arange({s.size(s.a.size, 'size')}, device={s.forward.device()})"),
     "dequantize": _dequantize,
+    "weight": lambda s: Code(s.forward.weight(s.node.attributes["path"])),
+    "constant": lambda s: s.forward.constant(s.node),
+    "input": lambda s: s.forward.code(Value(s.node.id)),
+    "repeat": _repeat,
 }
 
-REFUSED: dict[str, str] = {}
-BY_STRUCTURE = ("weight", "constant", "input", "repeat")  # written by the emitter itself, not as expressions
-AT_BUILD = ("prune", "quantize")  # computed when the model is built, and never at run time
-
-__all__ = ["ATOM", "LOWERINGS", "OPS", "REFUSED", "Code", "Site", "number"]
+REFUSED: dict[str, str] = {
+    "prune": "it is computed when the model is built, from weights",
+    "quantize": "it is computed when the model is built, from weights",
+}

@@ -131,7 +131,9 @@ def _order(graph: Graph, nodes: list[Node], depth: int) -> list[Node | Unit]:
     dissolved: set[int] = set()
     while True:
         group = {
-            node.id: id(node.scope[depth]) if len(node.scope) > depth and id(node.scope[depth]) not in dissolved else -node.id - 1
+            node.id: id(node.scope[depth])
+            if len(node.scope) > depth and id(node.scope[depth]) not in dissolved
+            else -node.id - 1
             for node in nodes
         }
         condensed = nx.DiGraph()

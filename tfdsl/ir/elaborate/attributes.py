@@ -14,6 +14,7 @@ from tfdsl.ir.graph import Initializer
 from tfdsl.ir.op import Attribute, Op
 from tfdsl.language.diagnostics import Span, did_you_mean
 
+MOST_PARTS = 1024  # each is a value of the graph
 DTYPES = ("float", "int", "bool")
 
 
@@ -111,6 +112,8 @@ def _int(attribute: Attribute, given: Given, operands: Any) -> Any:
         raise _wrong(attribute, "a whole number", given, _whole_help(value))
     if value < 1 and attribute.name != "shift":
         raise Fault("T304", f"`{attribute.name}` is a whole number above zero, not {value}", given.span)
+    if attribute.name == "parts" and value > MOST_PARTS:
+        raise Fault("T304", f"`parts` is at most {MOST_PARTS:,}, not {value:,}", given.span)
     return value
 
 

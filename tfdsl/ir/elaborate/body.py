@@ -32,7 +32,7 @@ from tfdsl.language.modules import Module
 
 # Faults that may lie with what a block was given rather than with the block: they show where it was applied.
 _BY_CALLER = frozenset("T303 T304 T305 T306 T308 T310 T401 T402 T403 T404 T405 T406 T407 T505".split())
-MOST_STEPS = 100_000
+MOST_STEPS = 50_000
 MOST_TURNS = 10_000
 DEEPEST_BLOCKS = 60
 
@@ -48,8 +48,8 @@ class Session:
     symbolic: bool = False  # sizes stand for any: what depends on how large they are is not judged
     reached: set[int] = field(default_factory=set)  # the identities of the blocks that were applied
 
-    def spend(self, span: Span) -> None:
-        self.steps += 1
+    def spend(self, span: Span, steps: int = 1) -> None:
+        self.steps += steps
         if self.steps > MOST_STEPS:
             raise Exhausted("T307", f"the model takes more than {MOST_STEPS:,} steps to read", span)
 

@@ -32,6 +32,9 @@ from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label, Span, did_you_mean
 from tfdsl.language.modules import Declared, base_block
 
+MOST_ITEMS = 10_000
+_ITEMS_A_STEP = 100
+
 
 def evaluate(body: Body, tree: syntax.Expression, hint: str | None = None) -> Any:
     """The value of an expression; `hint` is the name that it is being bound to."""
@@ -208,7 +211,7 @@ def _range(left: Any, right: Any, span: Span) -> Range:
 
 def _logic(operator: str, left: Any, right: Any, tree: syntax.Binary) -> Any:
     if isinstance(left, MaskValue) and isinstance(right, MaskValue):
-        return functions.join_masks(operator, left, right)
+        return functions.join_masks(operator, left, right, tree.span)
     if isinstance(left, bool) and isinstance(right, bool):
         return left and right if operator == "&" else left or right
     conditions = (bool, Undecided)
@@ -346,7 +349,26 @@ def _member_of(body: Body, tree: syntax.Member, hint: str | None) -> Any:
 
 
 def _list(body: Body, tree: syntax.ListOf, hint: str | None) -> Any:
-    return tuple(evaluate(body, item) for item in tree.items)
+    found: list[Any] = []
+    for item in tree.items:  # no generator: a deep spec is to use Python's own stack only
+        found.append(evaluate(body, item))
+    items = tuple(found)
+    size = _length(items, MOST_ITEMS + 1)
+    if size > MOST_ITEMS:
+        raise Fault("T305", f"a list of more than {MOST_ITEMS:,} items, those of lists in it counted", tree.span)
+    body.session.spend(tree.span, size // _ITEMS_A_STEP)
+    return items
+
+
+def _length(items: tuple[Any, ...], most: int) -> int:
+    """The items of a list and of all lists in it, counted as far as `most`: a list may hold another many times over."""
+    total = len(items)
+    for item in items:
+        if total >= most:
+            break
+        if isinstance(item, tuple):
+            total += _length(item, most - total)
+    return total
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------

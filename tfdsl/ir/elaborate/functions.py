@@ -13,6 +13,8 @@ from tfdsl.ir.elaborate.values import Fault, MaskValue, Tensor, kind_of
 from tfdsl.ir.graph import Initializer
 from tfdsl.language.diagnostics import Span
 
+MOST_TERMS = 64  # of a mask
+
 
 def _whole(function: Callable[[float], float]) -> Callable[[float], int]:
     return lambda x: int(function(x))
@@ -133,6 +135,8 @@ def mask(name: str, values: list[Any], span: Span) -> MaskValue:
     return MaskValue(masks.Term(name, tuple(values)))
 
 
-def join_masks(operator: str, left: MaskValue, right: MaskValue) -> MaskValue:
+def join_masks(operator: str, left: MaskValue, right: MaskValue, span: Span) -> MaskValue:
+    if sum(1 for side in (left, right) for _ in masks.terms(side.mask)) > MOST_TERMS:
+        raise Fault("T304", f"a mask has at most {MOST_TERMS} terms", span)
     joined = masks.Joined(operator, left.mask, masks.shift_operands(right.mask, len(left.operands)))
     return MaskValue(masks.simplify(joined), (*left.operands, *right.operands))

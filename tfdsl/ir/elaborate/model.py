@@ -11,6 +11,7 @@ from tfdsl.ir import dims
 from tfdsl.ir.elaborate.arithmetic import is_size
 from tfdsl.ir.elaborate.blocks import bind_inputs, dtype_of, no_parameter, overrides_of, run_block
 from tfdsl.ir.elaborate.body import Body, Session, new_graph
+from tfdsl.ir.elaborate.causes import causes
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters, declared_parameters
 from tfdsl.ir.elaborate.values import ABSENT, Exhausted, Fault, Given, Place, Poisoned, Region, kind_of
@@ -150,5 +151,6 @@ def _inputs(body: Body, block: syntax.Block, optional: Sequence[str]) -> dict[st
 def _extent(body: Body, extent: Any) -> Any:
     size = evaluate(body, extent)
     if not is_size(size) or (isinstance(size, int) and size < 1):
-        raise Fault("T408", f"an axis is a size above zero, not {kind_of(size)}", extent.span)
+        fault = Fault("T408", f"an axis is a size above zero, not {kind_of(size)}", extent.span)
+        raise fault.because(causes(body, extent))
     return size

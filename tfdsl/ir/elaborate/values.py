@@ -163,7 +163,7 @@ class Place:
         return self.path.rpartition(".")[2]
 
     def claim(self, name: str, application: object, span: Span) -> Place:
-        """The place for what is called `name`: another for each use in one application of a body, the same in others."""
+        """The place for what is called `name`: another for each use in one application of a body."""
         known, count = self._claims.get(name, (None, 0))
         count = count + 1 if known is application else 1
         self._claims[name] = (application, count)

@@ -1,0 +1,364 @@
+"""All codes of diagnostics: what each means, what causes it, and what to do. `tfm explain CODE` prints an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfdsl.language.diagnostics import did_you_mean, one
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kind of diagnostic: a title, why it comes about and what helps, and a small example of text that has it."""
+
+    title: str
+    explanation: str
+    example: str = ""
+
+
+def explain(code: str) -> str:
+    """The entry of a code as text for a terminal. Raises `SpecError` for a code that there is none of."""
+    known = CODES.get(code.upper())
+    if known is None:
+        raise one("T903", f"there is no code `{code}`", help=did_you_mean(code.upper(), CODES, "codes are T001 and the like"))
+    parts = [f"{code.upper()}: {known.title}", "\n".join(known.explanation.split("\n"))]
+    if known.example:
+        parts.append("\n".join(f"    {line}" for line in known.example.split("\n")))
+    return "\n\n".join(parts)
+
+
+_FILES = {
+    "T001": Code(
+        "a file cannot be read",
+        "The path names nothing, a folder, a pipe, or something that may not be read. Paths in an `import` count from\n"
+        "the folder of the file that imports.",
+    ),
+    "T002": Code(
+        "a file is too large to be a spec",
+        "A spec is text of at most a million bytes. Weights do not belong in it: they are read from safetensors files.",
+    ),
+    "T003": Code(
+        "a file is not UTF-8 text",
+        "The first byte that is no UTF-8 is shown. The file is in another encoding, or is no text at all. Save it as UTF-8.",
+    ),
+}
+_SYNTAX = {
+    "T101": Code(
+        "unexpected text",
+        "The text stops making sense at the place shown; `expected` lists what could have stood there. The slip may be\n"
+        "just before: a missing comma, bracket, `=` or operator, or a misspelt keyword that was read as a name.",
+        "y = linear(x out=4)      # a comma is missing",
+    ),
+    "T102": Code(
+        "unexpected character",
+        "A character that has no meaning in the language, or a string that is not closed. Strings take double quotes and\n"
+        "end on the line that they start on; comments start with `#`; nothing ends in `;`.",
+        "require batch > 0, 'no batch'",
+    ),
+    "T103": Code(
+        "the text ends too early",
+        "Something is still open at the end: a bracket, a body, or an expression. The bracket that is open is shown.",
+        "model M(x: [batch, 4]) -> [batch, 4] { return x",
+    ),
+    "T104": Code(
+        "nested too deeply",
+        "Expressions nest at most 120 deep, long chains of operators and of `|>` included. Bind parts to names.",
+    ),
+    "T105": Code(
+        "a number that cannot be",
+        "A number has at most 40 characters and is finite.",
+        "n = 1e999",
+    ),
+}
+_NAMES = {
+    "T201": Code(
+        "an unknown name",
+        "The name is not bound at this place: it is misspelt, bound only further down or inside a loop, or belongs to a\n"
+        "file that is not imported. A parameter's default sees other parameters and the sizes of inputs, but no bindings.",
+        "return x |> linaer(out=4)",
+    ),
+    "T202": Code(
+        "a file does not declare what is imported",
+        "The file was found, but declares no block or model of that name. What it imports itself it does not pass on.",
+        'import Atention from "blocks.tfm"',
+    ),
+    "T203": Code(
+        "a name is declared twice",
+        "Blocks, models, plans, mappings, parameters, inputs, results and settings have one declaration each. Rename one.",
+        "param width = 4\nparam width = 8",
+    ),
+    "T204": Code(
+        "an import that is not allowed",
+        "An import names a .tfm file below the folder of the file that is read (links are followed first), or in `std/`.\n"
+        "So a spec from a stranger cannot read your files. Move the file, or read the spec from further up.",
+        'import MLP from "../secret.tfm"',
+    ),
+    "T205": Code(
+        "a file imports itself",
+        "Imports go round in a circle. Put what both files need into a third.",
+    ),
+    "T206": Code(
+        "too many files",
+        "One spec draws in at most 200 files.",
+    ),
+    "T207": Code(
+        "a block cannot be extended",
+        "`extends` makes a variant of a model. A block is configured where it is applied: `MLP(x, hidden=8)`.",
+        "block Small(x: [batch, 4]) -> [batch, 4] { return x }\nmodel Big extends Small {}",
+    ),
+    "T208": Code(
+        "a model extends itself",
+        "Variants extend each other in a circle, or in a chain of more than 50. One must be a model with a body.",
+        "model A extends B {}\nmodel B extends A {}",
+    ),
+    "T209": Code(
+        "a name that cannot be bound again",
+        "Tensors may be bound again, and a loop carries them from turn to turn. Numbers, parameters, masks and lists may\n"
+        "not: what a name means would depend on where it stands. Use another name.",
+        "n = 2\nn = n + 1",
+    ),
+    "T210": Code(
+        "a misplaced or missing return",
+        "A body ends with one `return`, and nothing follows it. A loop does not return: it carries what it binds again.",
+    ),
+    "T211": Code(
+        "a parameter inside a loop",
+        "`param` belongs to a block or a model, since it is set once for all turns. A plain binding may depend on the index.",
+        "repeat h[3] {\n  param width = 4\n}",
+    ),
+    "T212": Code(
+        "a block applied inside itself",
+        "A spec has no recursion, so that reading it always ends: neither a block that names itself, by way of others or\n"
+        "not, nor blocks nested more than 60 deep. `repeat` says how often something is done.",
+        "block Tree(x: [batch, width]) -> [batch, width] { return x + Tree(x) }",
+    ),
+}
+_VALUES = {
+    "T301": Code(
+        "the wrong kind of value",
+        "A place wants one kind of value (a tensor, a number, true or false, a layer, a mask, an initialiser) and has\n"
+        "another. A layer becomes a tensor when it is applied; `if` chooses by numbers that are known, `where` by tensors.",
+        "y = x + linear(out=4)    # a layer that was not applied",
+    ),
+    "T302": Code(
+        "the wrong inputs or settings",
+        "Inputs are given by position, settings by keyword; `help` shows how the op is called. An unknown keyword, a missing\n"
+        "setting, too many inputs, or results that do not match their names end here.",
+        "return linear(x, 4)      # linear(x, out=4)",
+    ),
+    "T303": Code(
+        "a number without a value",
+        "Division by zero, the root or logarithm of a negative number, or `int` of a number that is not whole.",
+        "n = sqrt(-1)",
+    ),
+    "T304": Code(
+        "a number out of range",
+        "A size below one, a probability of one or more, an index outside its list, a range that is empty, and the like.\n"
+        "Where the number comes from is shown with it.",
+        "y = dropout(x, p=1.5)",
+    ),
+    "T305": Code(
+        "a number or a list that is too large",
+        "Numbers are finite; whole numbers go up to 2**53, lists up to 10,000 items. No model needs more, and a spec from a\n"
+        "stranger cannot fill the memory.",
+        "n = 10 ** 10 ** 10",
+    ),
+    "T306": Code(
+        "a number that must be known, small and whole",
+        "The turns of a loop (10,000 at most, nested ones multiplied) and the arguments of functions of numbers are known\n"
+        "when the spec is read. Sizes of inputs, as `batch`, are known at run time only: make it a parameter.",
+        "repeat h[10 ** 9] { x = relu(x) }",
+    ),
+    "T307": Code(
+        "a spec that takes too long to read",
+        "Reading takes at most 50,000 steps. Blocks that apply others twice, which apply others twice, double the work at\n"
+        "each level; `repeat` of equal turns costs that of one.",
+    ),
+    "T308": Code(
+        "an optional input that was not given",
+        "The body uses an input declared with `?` that the caller left out. Ask first: `if given(bias) then ... else ...`.\n"
+        "It may be passed on to an input or operand that is optional too.",
+        "block F(x: [batch, 4], bias: [4]?) -> [batch, 4] { return x + bias }",
+    ),
+    "T309": Code(
+        "the wrong kind of parameter",
+        "A parameter has the kind that it declares, or else that of its default: int, float, number, bool, string, layer,\n"
+        "mask or list. Tensors are inputs, and stand in the signature.",
+        "param heads: int = 2.5",
+    ),
+    "T310": Code(
+        "a requirement that does not hold",
+        "A `require` of the block is false for what it was given. The numbers in it are shown where they come from. What\n"
+        "follows in the block relies on it, and is not looked at.",
+        'require width % heads == 0, "heads must divide width"',
+    ),
+    "T311": Code(
+        "a parameter that depends on itself",
+        "Defaults may name each other in any order, but not in a circle. Give one of them a number.",
+        "param heads = width / head\nparam head = width / heads",
+    ),
+    "T312": Code(
+        "a parameter without a value",
+        "It has no default, so whoever applies the block sets it: `Attention(x, heads=8)`; for a model, a variant or\n"
+        "`--set heads=8`.",
+        "block Attention(x: [batch, seq, width]) -> [batch, seq, width] { param heads: int return x }",
+    ),
+    "T313": Code(
+        "an unknown parameter",
+        "Only what is declared with `param` can be set: by a keyword, in a variant, or by `--set`. Plain bindings are\n"
+        "derived; make one a `param` to set it.",
+        "model Big extends Small { widht = 8 }",
+    ),
+    "T314": Code(
+        "an unknown optional input",
+        "Only inputs declared with `?` can be asked for when a model is loaded.",
+    ),
+    "T315": Code(
+        "no such model",
+        "The file declares no model of that name, none at all, or several without saying which. Name it: FILE.tfm:MODEL.\n"
+        "Without a name, the file's one model that extends no other is meant.",
+    ),
+}
+_SHAPES = {
+    "T401": Code(
+        "shapes that do not go together",
+        "The op's rule refuses the shapes that it is given. The operand at fault is marked, and the places where operands\n"
+        "come from are shown with their types. Axes are matched from the last; an axis of 1 stretches.",
+        "return x + linear(x, out=8)    # x is [batch, 4]",
+    ),
+    "T402": Code(
+        "a shape that is not the declared one",
+        "A block's input or result, or a tensor that a loop carries, differs from what is declared (or from what it was\n"
+        "before the loop). A name in a signature means one size throughout an application.",
+        "block Up(x: [..., width]) -> [..., width] { return linear(x, out=2 * width) }",
+    ),
+    "T403": Code(
+        "the wrong element type",
+        'Elements are `float`, `int` or `bool`. Whole numbers become floats by themselves; `cast(x, to="int")` converts\n'
+        "otherwise, and comparisons give `bool`.",
+        "return embedding(x, size=100, dim=8)    # x is [batch, seq] of floats",
+    ),
+    "T404": Code(
+        "a penalty that is not one number",
+        "An auxiliary loss is a tensor without axes. `sum` and `mean` take one axis away each.",
+        "penalty size = x * x",
+    ),
+    "T405": Code(
+        "a size that is not known to be whole",
+        "`/` on sizes is exact or an error. `//` rounds down. For a size that only run time knows, a `require` promises:\n"
+        "after `require seq % 4 == 0`, `seq / 4` is exact.",
+        "param head = width / heads    # 768 / 10",
+    ),
+    "T406": Code(
+        "a pattern of axes at fault",
+        "A pattern of `rearrange` or `einsum` names every axis once on each side: names, groups in parentheses, `1` and\n"
+        "`...`. In a group, all sizes but one are given: `h=heads`.",
+        'return rearrange(x, "b s (h d) -> b h s d")    # neither h nor d is given',
+    ),
+    "T407": Code(
+        "a size that cannot be",
+        "A weight has sizes that are known when the spec is read; axes and weights have a largest size, and none is below\n"
+        "one.",
+        "return linear(x, out=seq)    # x is [batch, seq]",
+    ),
+    "T408": Code(
+        "a signature at fault",
+        "An axis in a signature is a name, a number or arithmetic over them; `...` stands at most once in a shape, in a\n"
+        "result only if an input has it, and never in a model, which names all its axes.",
+        "model M(x: [..., 4]) -> [..., 4] { return x }",
+    ),
+    "T409": Code(
+        "an unknown element type",
+        "The element types are `float`, `int` and `bool`. How many bits they have is for a target to say.",
+        "model M(x: float32[batch, 4]) -> [batch, 4] { return x }",
+    ),
+}
+_WEIGHTS = {
+    "T501": Code(
+        "two layers at one weight path",
+        "A layer's weights lie under its name: that of its binding, of `as name`, or of the op itself. Two layers with\n"
+        "weights in one body need two names. To share the weights, bind the layer once and apply it twice.",
+        "return x |> linear(out=16) |> gelu |> linear(out=4)",
+    ),
+    "T502": Code(
+        "a pattern that matches no weight",
+        "`initialize` names weights by their paths, seen from the body that it stands in: `*` is one part, `**` any number.",
+        'initialize "h.*.c_prj.weight" = normal(0.01)',
+    ),
+    "T503": Code(
+        "no such weight",
+        "`layer.weight` names a weight of a layer that is bound to a name. Most layers have their weights once they have\n"
+        "been applied, since an input says how large they are; an embedding has its table at once.",
+        "return project(x, wte.wieght)",
+    ),
+    "T504": Code(
+        "a second name for a layer",
+        "A bound layer is called after its binding, and its weights lie there; `as` names layers that are not bound.",
+        "up = linear(out=4)\nreturn up(x) as down",
+    ),
+    "T505": Code(
+        "a shared weight of two shapes",
+        "A layer that is bound once and applied twice has one set of weights, which its inputs must agree on.",
+        "up = linear(out=4)\nreturn up(x) + up(y)    # x is [batch, 4], y is [batch, 8]",
+    ),
+}
+_PLANS = {
+    "T601": Code(
+        "no such plan",
+        "The file has no plan of that name, or it is for another model. A plan for a model also serves what extends it.",
+    ),
+    "T610": Code(
+        "a plan of the wrong form",
+        "A plan has `train`, `optimize` and `deploy`, each at most once. `train` holds settings, name = value; `optimize`\n"
+        "holds passes in order and `deploy` targets, both written as calls. Nothing is set twice.",
+        "plan fast for M { train { adamw(lr=6e-4) } }    # optimizer = adamw(lr=6e-4)",
+    ),
+    "T611": Code(
+        "an unknown setting of training",
+        "`train` knows loss, optimizer, schedule, batch, seq, steps and precision, and for the first three a list of\n"
+        "choices with settings of their own. Nothing is ignored in silence.",
+        "train { optimiser = adamw(lr=6e-4) }",
+    ),
+    "T612": Code(
+        "a value that a plan's setting cannot have",
+        "Each setting has a kind: whole numbers above zero, rates, pairs, ranges of sizes. The message says which.",
+        "train { batch = 2.5 }",
+    ),
+    "T613": Code(
+        "an unknown target in a plan",
+        "The targets are torch, onnx and openvino.",
+        "deploy { coreml(batch=1) }",
+    ),
+    "T614": Code(
+        "an unknown option of a target",
+        "`deploy` fixes or bounds the sizes that the model's inputs leave open, by their names: `onnx(batch=1..64)`.",
+        "deploy { onnx(bacth=1) }",
+    ),
+    "T620": Code(
+        "a name mapped twice",
+        "Each of their names stands on the left of one rule of a mapping.",
+    ),
+    "T621": Code(
+        "a placeholder or an index at fault",
+        "`{i}` in their name stands for a number, and indexes a loop of ours by the same name: every placeholder is used,\n"
+        "and every index is a placeholder or a number.",
+        '"layers.{i}.weight" -> h[j].up.weight',
+    ),
+    "T622": Code(
+        "a rule of the wrong form",
+        "The right side of a rule is the path of a weight, or a change of layout: transpose, permute, split, concat, stack.",
+        '"up.weight" -> tranpose(up.weight)',
+    ),
+    "T623": Code(
+        "a rule for a weight that is not there",
+        "The right side names no weight of the model. `tfm show` lists the paths; a loop's `*` is written as an index.",
+        '"up.weight" -> up.wieght',
+    ),
+}
+_COMMANDS = {
+    "T903": Code(
+        "no such code",
+        "`tfm explain` takes a code as it stands in the brackets of an error: `tfm explain T401`.",
+    ),
+}
+CODES: dict[str, Code] = {**_FILES, **_SYNTAX, **_NAMES, **_VALUES, **_SHAPES, **_WEIGHTS, **_PLANS, **_COMMANDS}
