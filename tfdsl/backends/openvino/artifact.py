@@ -72,11 +72,14 @@ def lower(b: Builder) -> dict[Value, Tensor]:
             continue
         lowering = LOWERINGS.get(node.op)
         if lowering is None:
-            raise _refusal(node)
+            raise _refusal(node, REFUSED.get(node.op, "it has no lowering"))
         b.node = node
         with b.within(scope_of(node)):
             operands = [None if value is None else found[value] for value in node.inputs]
-            results = lowering(b, OPS[node.op].fill(node.attributes), *operands)
+            try:
+                results = lowering(b, OPS[node.op].fill(node.attributes), *operands)
+            except RuntimeError as error:  # OpenVINO checks an operator when it is added
+                raise _refusal(node, str(error).strip().splitlines()[-1]) from None
         for index, result in enumerate(results if isinstance(results, tuple) else (results,)):
             output = result.output if isinstance(result, Tensor) else result
             found[Value(node.id, index)] = Tensor(output, node.types[index])
@@ -103,8 +106,7 @@ def _needed(graph: Graph) -> set[int]:
     return found
 
 
-def _refusal(node: Node) -> Exception:
-    reason = REFUSED.get(node.op, "it has no lowering")
+def _refusal(node: Node, reason: str) -> Exception:
     return one("T703", f"OpenVINO cannot hold `{node.op}` at `{scope_of(node) or 'the top'}`: {reason}", node.span)
 
 

@@ -19,9 +19,9 @@ from tfdsl.ir.ops import broadcast
 # the keys in blocks would make NaN of a block that is hidden whole.
 _HIDDEN = float(np.finfo(np.float32).min)
 
-# What is added to scores that nothing else is added to; no float32 is changed by it but those near zero, and all of a row
-# alike. Without it the CPU plugin's kernel for attention goes wrong: one that first runs with a single key gives garbage
-# from then on at sixteen keys and more.
+# What is added to scores that nothing else is added to: it changes no float32 but those near zero, and softmax not at
+# all. Without it a kernel of the CPU plugin's for attention that first runs with one key gives garbage from then on
+# wherever there are sixteen keys or more.
 _NUDGE = 1e-30
 
 

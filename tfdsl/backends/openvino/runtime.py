@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from tfdsl.language.diagnostics import one
+
 Array = npt.NDArray[Any]
 
 # The plugin's own choice is bfloat16 where the machine has it, a cache of bytes, and activations of eight bits for
@@ -18,9 +20,14 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "
 
 
 def session(model: openvino.Model | str | os.PathLike[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """A function from inputs by name to outputs by name, for a model in memory or the `.xml` file of one."""
+    """A function from inputs by name to outputs by name, for a model or its `.xml` file. Raises `SpecError`."""
     source = model if isinstance(model, openvino.Model) else os.fspath(model)
-    compiled = openvino.Core().compile_model(source, "CPU", EXACT)
+    try:
+        compiled = openvino.Core().compile_model(source, "CPU", EXACT)
+    except RuntimeError as error:
+        what = model.get_friendly_name() if isinstance(model, openvino.Model) else source
+        reason = str(error).strip().splitlines()[-1]
+        raise one("T703", f"OpenVINO cannot run `{what}` on the CPU: {reason}") from None
     inputs = {port.get_any_name(): port.get_element_type().to_dtype() for port in compiled.inputs}
     outputs = {port.get_any_name(): port for port in compiled.outputs}
 
