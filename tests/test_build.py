@@ -60,6 +60,12 @@ def test_source_for_pytorch_needs_no_weights_and_no_pytorch(tmp_path: Path, monk
     assert "class Llama3" in (tmp_path / "model.py").read_text()
 
 
+def test_names_that_modules_have_are_known_without_pytorch() -> None:
+    from tfdsl.backends.torch.reserved import MODULE_NAMES
+
+    assert {name for name in dir(torch.nn.Module()) if not name.startswith("__")} <= MODULE_NAMES
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_other_targets_need_weights(target: str, tmp_path: Path) -> None:
     result = build("--to", target, "-o", tmp_path / "out")

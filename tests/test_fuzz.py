@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,35 @@ def mutate(tokens: list[str], random_: random.Random) -> str:
     return "".join(tokens)
 
 
+KEYWORDS_LEFT = re.compile("(?:model|block|param|repeat|return|require|as|if|then|else|extends|import|from|plan|for)$")
+NAMES = "linear attend split concat softmax weight embedding causal window gelu sum x y q none true positions cast".split()
+NUMBERS = "0 1 2 3 7 8 12 64 768 0.5 1e-5 2.0 1000000000".split()
+OPERATORS = "+ - * / // % ** @ | & == < |>".split()
+
+
+def rewire(tokens: list[str], random_: random.Random) -> str:
+    """Another name, number or operator in place of one: most of these parse."""
+    tokens = list(tokens)
+    names = [token for token in tokens if re.match(r"[A-Za-z_]", token)]
+    for _ in range(random_.choice((1, 1, 2, 4))):
+        at = random_.randrange(len(tokens))
+        token = tokens[at]
+        if re.match(r"[A-Za-z_]", token) and not KEYWORDS_LEFT.match(token):
+            tokens[at] = random_.choice([*names, *NAMES])
+        elif re.match(r"\d", token):
+            tokens[at] = random_.choice(NUMBERS)
+        elif token in OPERATORS:
+            tokens[at] = random_.choice(OPERATORS)
+    return "".join(tokens)
+
+
+@pytest.mark.parametrize("change", [mutate, rewire], ids=lambda change: change.__name__)
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_mutations(path: Path, tmp_path: Path) -> None:
+def test_mutations(path: Path, change: Callable[[list[str], random.Random], str], tmp_path: Path) -> None:
     tokens = TOKEN.findall(path.read_text("utf-8"))
     random_ = random.Random(path.stem)
     for number in range(EACH):
-        text = mutate(tokens, random_)
+        text = change(tokens, random_)
         file = tmp_path / f"{number}.tfm"
         file.write_text(text, "utf-8")
         started = time.process_time()

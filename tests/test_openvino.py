@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tfdsl.backends.openvino.runtime import EXACT
 from tfdsl.backends.reference import run
 from tfdsl.ir import dims, masks
 from tfdsl.ir.dims import Size
-from tfdsl.ir.graph import Constraint, Graph, Value
+from tfdsl.ir.graph import Constraint, Graph, Type, Value
 from tfdsl.language.diagnostics import SpecError
 
 TOLERANCE = 1e-5
@@ -95,6 +95,24 @@ def test_attention_over_many_keys_from_a_file(tmp_path: Path, length: int) -> No
     inputs["keep"][0, :20] = False  # the first queries of this row see nothing
     build(graph, {}, tmp_path / "model.xml")
     check(session(tmp_path / "model.xml")(inputs), run(graph, {}, inputs))
+
+
+def by_hand(f: Flat) -> Value:
+    """Attention without a mask, in five ops."""
+    q, k, v = qkv(f)
+    scores = f("mul", f("matmul", q, f("swap", k, first=2, second=3)), f.constant(0.3, "float"))
+    return f("matmul", f("softmax", scores, axis=3), v)
+
+
+@pytest.mark.parametrize("make_attention", [lambda f: attend(f, *qkv(f)), by_hand], ids=["attend", "by_hand"])
+def test_attention_that_runs_first_at_length_one(make_attention: Callable[[Flat], Value]) -> None:
+    """Unmasked attention of the CPU plugin's is garbage from the second length on, unless it is kept from that."""
+    f = Flat()
+    graph = f.give(make_attention(f))
+    running = session(make(graph, {}))
+    for batch, length in ((1, 1), (3, 17), (1, 1), (2, 40)):
+        inputs = random_inputs(graph, {"batch": batch, "seq": length}, 0, {})
+        check(running(inputs), run(graph, {}, inputs))
 
 
 def test_whole_numbers_divide_exactly_beyond_float32() -> None:
@@ -320,6 +338,13 @@ def test_sizes_that_cannot_be(sizes: dict[str, Any], code: str) -> None:
     assert raised.value.diagnostics[0].code == code
 
 
+@pytest.mark.parametrize(("name", "sizes"), [("split_of_a_symbol", {"seq": 3}), ("split_of_a_symbol", {"seq": 1})])
+def test_sizes_at_which_an_op_has_no_result(name: str, sizes: dict[str, int]) -> None:
+    with pytest.raises(SpecError, match="with seq = ") as raised:
+        shape_of(case(name).make(), sizes)
+    assert raised.value.diagnostics[0].code == "T704"
+
+
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +373,23 @@ def test_an_op_that_only_a_build_computes(tmp_path: Path) -> None:
     graph = f.give(f("prune", f.input("x", SEQ, 4), sparsity=0.5))
     with pytest.raises(SpecError, match="OpenVINO cannot hold `prune` at `prune`") as raised:
         build(graph, {}, tmp_path / "model.xml")
+    assert raised.value.diagnostics[0].code == "T703"
+
+
+def test_what_openvino_refuses_is_told_with_its_place() -> None:
+    f = Flat()
+    x = f.input("x", BATCH, 3, SEQ)
+    graph = f.give(f("conv1d", x, f.weight("w", 2, 3, 5), None, out=2, kernel=5, bias=False))
+    graph.node(graph.inputs[0]).types = (Type("float", (BATCH, 4, SEQ)),)  # other channels than the op was made for
+    with pytest.raises(SpecError, match="OpenVINO cannot hold `conv1d` at `conv1d`: ") as raised:
+        make(graph, trial_weights(graph, 0))
+    assert raised.value.diagnostics[0].code == "T703"
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text("<net>")
+    with pytest.raises(SpecError, match="OpenVINO cannot run") as raised:
+        session(tmp_path / "model.xml")
     assert raised.value.diagnostics[0].code == "T703"
 
 

@@ -1,36 +1,39 @@
 """Passes, as pairs of graph text before and after (tests/golden/passes), and what they promise of all graphs.
 
-A golden file holds cases: a title after `== `, a request after `pass: `, the graph before, and after `---` the graph after
-and the report. `pytest --update-golden` writes what stands after `---`; what stands before it is written by hand.
+A golden file holds cases: a title after `== `, a request after `pass: `, the graph before, and after `---` the graph
+after and the report. `pytest --update-golden` writes what stands after `---`; what is before it is written by hand.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from op_cases import CASES, Case
-from random_graphs import SIZES, graphs, seeds
+from op_cases import random_inputs as case_inputs
+from random_graphs import SIZES, graphs
 
 from tfdsl.backends import reference
 from tfdsl.backends.trials import choose_sizes, random_inputs
-from tfdsl.ir import dims, masks
-from tfdsl.ir.graph import Graph, Type, Value, weights
+from tfdsl.ir.graph import Graph, Value
 from tfdsl.ir.text import parse_graph, print_graph
 from tfdsl.ir.verify import verify
-from tfdsl.language.diagnostics import Source, Span, SpecError
-from tfdsl.passes import PASSES, Request, prepare, run, signature
+from tfdsl.language.diagnostics import Diagnostic, Source, Span, SpecError
+from tfdsl.passes import PASSES, Report, Request, prepare, run, signature
 from tfdsl.passes.clean import clean
+from tfdsl.passes.fuse_attention import fuse_attention
 from tfdsl.passes.lower_masks import lower_masks
-from tfdsl.passes.unroll import unroll
+from tfdsl.passes.options import spell
+from tfdsl.passes.unroll import MOST_NODES, count_unrolled, unroll
 from tfdsl.weights import trial
+from tfdsl.weights.compression import dequantize, quantize
+from tfdsl.weights.compression import prune as pruned
 
 FOLDER = Path(__file__).parent / "golden" / "passes"
 FILES = ("clean", "fuse_attention", "refused_attention", "checkpoint", "prune", "quantize", "unroll", "lower_masks")
@@ -67,19 +70,18 @@ def apply(text: str, graph: Graph) -> tuple[Graph, str]:
     return after, "\n".join(map(str, reports)) + "\n"
 
 
-def outputs(graph: Graph, given_weights: Any, inputs: Any) -> dict[str, Any]:
-    return reference.run(graph, given_weights, inputs)
-
-
-def assert_same(before: Graph, after: Graph, sizes: dict[str, int], tolerance: float = 1e-9) -> None:
+def assert_same(before: Graph, after: Graph, sizes: dict[str, int]) -> None:
     """Two graphs give the same on random inputs and weights."""
-    values = {**trial(before, 1), **trial(after, 1)}
+    values = trial(before, 1)
     inputs = random_inputs(before, sizes, 2)
-    wanted, found = (outputs(graph, values, inputs) for graph in (before, after))
-    assert wanted.keys() == found.keys()
+    assert_equal(reference.run(after, values, inputs), reference.run(before, values, inputs))
+
+
+def assert_equal(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name].shape == value.shape
-        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -109,3 +111,197 @@ def test_meaning_is_kept(text: str, before: str) -> None:
         assert not any(node.op == "repeat" for node in after.nodes())
     for batch, length in ((1, 1), (2, 5)):
         assert_same(graph, after, choose_sizes(graph, batch, length))
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(graphs())
+def test_clean_keeps_the_meaning_and_has_nothing_left_to_do(graph: Graph) -> None:
+    cleaned, _ = clean(graph)
+    verify(cleaned, "clean")
+    again, report = clean(cleaned)
+    assert not report.changed and print_graph(again) == print_graph(cleaned)
+    for sizes in SIZES:
+        assert_same(graph, cleaned, sizes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(graphs())
+def test_unrolled_and_lowered_graphs_keep_the_meaning(graph: Graph) -> None:
+    flat = unroll(graph)
+    verify(flat, "unroll")
+    assert len(flat) == count_unrolled(graph)
+    lowered = lower_masks(graph)
+    verify(lowered, "lower_masks")
+    for sizes in SIZES:
+        assert_same(graph, flat, sizes)
+        assert_same(graph, lowered, sizes)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_op_survives_every_general_pass(case: Case) -> None:
+    graph = case.make()
+    values = trial(graph, 1)
+    for name, change in {**PASSES_OF_ALL, **PLAIN}.items():
+        after = change(graph)
+        verify(after, name)
+        for sizes in case.sizes:
+            inputs = case_inputs(graph, sizes, 3, case.ranges)
+            assert_equal(reference.run(after, values, inputs), reference.run(graph, values, inputs))
+
+
+PASSES_OF_ALL: dict[str, Callable[[Graph], Graph]] = {
+    "clean": lambda graph: clean(graph)[0],
+    "fuse_attention": lambda graph: fuse_attention(graph)[0],
+}
+
+
+# --- pruning and quantisation ----------------------------------------------------------------------------------------
+
+MLP = """
+graph MLP(x: [batch, 8]) {
+  %fc = linear(%x, @fc.weight: [16, 8] = xavier_uniform, @fc.bias: [16] = zeros, out=16) : [batch, 16]
+  %relu = relu(%fc) : [batch, 16]
+  %head = linear(%relu, @head.weight: [4, 16] = xavier_uniform, out=4) : [batch, 4]
+  return y: %head
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("requests", "change"),
+    [
+        (['prune("fc", 0.4)'], lambda w: pruned(w, 0.4, None)),
+        (['prune("fc", pattern="2:4")'], lambda w: pruned(w, 0.5, "2:4")),
+        (['quantize("fc", bits=8)'], lambda w: dequantize(*quantize(w, 8, None))),
+        (['quantize("fc", bits=4, group=4)'], lambda w: dequantize(*quantize(w, 4, 4))),
+        (
+            ['quantize("fc.weight")', 'prune("fc.*", 0.5)'],
+            lambda w: dequantize(*quantize(pruned(w, 0.5, None), 8, None)),
+        ),
+    ],
+)
+def test_compressed_weights_are_what_the_definition_makes_of_them(requests: list[str], change: Any) -> None:
+    graph = parse_graph(MLP)
+    compressed, _ = run(graph, [request(text) for text in requests])
+    values = trial(graph, 1)
+    inputs = random_inputs(graph, {"batch": 3}, 2)
+    wanted = reference.run(graph, {**values, "fc.weight": change(values["fc.weight"])}, inputs)
+    assert_equal(reference.run(compressed, values, inputs), wanted)
+    assert not np.allclose(wanted["y"], reference.run(graph, values, inputs)["y"], atol=1e-6)
+
+
+# --- asking for passes -----------------------------------------------------------------------------------------------
+
+
+def diagnostics(*requests: Request, graph: str = MLP) -> tuple[Diagnostic, ...]:
+    with pytest.raises(SpecError) as error:
+        run(parse_graph(graph), requests)
+    return error.value.diagnostics
+
+
+PLACED = Source("plan", "quantize(fc, bits=9)")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "help"),
+    [
+        ("clen()", "T602", "there is no pass `clen`", "did you mean `clean`?"),
+        ("shrink()", "T602", "there is no pass `shrink`", f"the passes are {', '.join(PASSES)}"),
+        ("clean(1)", "T602", "`clean` takes 0 arguments without a name", "clean()"),
+        ("clean(depth=1)", "T602", "`clean` has no option `depth`", "clean()"),
+        ('quantize("fc", bit=8)', "T602", "`quantize` has no option `bit`", "did you mean `bits`?"),
+        ('quantize("fc", paths="fc")', "T602", "`paths` is given twice", "quantize(paths, bits=8, group=none)"),
+        ("quantize()", "T602", "`quantize` needs `paths`", "quantize(paths, bits=8, group=none)"),
+        ('quantize("fc", bits=9)', "T603", "`bits` of `quantize` is 4 or 8, not 9", None),
+        ('quantize("fc", bits=8.0)', "T603", "`bits` of `quantize` is 4 or 8, not 8.0", None),
+        ('quantize("fc", bits="8")', "T603", '`bits` of `quantize` is 4 or 8, not "8"', None),
+        ("quantize(3)", "T603", "`paths` of `quantize` is a string, not 3", None),
+        ('quantize("fc", group=1)', "T603", None, None),
+        ('checkpoint("fc", every=0)', "T603", "`every` of `checkpoint` is at least 1 and at most 10000, not 0", None),
+        ('checkpoint("fc", every=True)', "T603", "`every` of `checkpoint` is a whole number, not true", None),
+        ('prune("fc", 1)', "T603", "`sparsity` of `prune` is at least 0 and below 1 or none, not 1", None),
+        ('prune("fc", pattern="1:2")', "T603", '`pattern` of `prune` is "2:4" or none, not "1:2"', None),
+        ('prune("fc")', "T603", "`prune` needs a sparsity or a pattern", None),
+        ('prune("fc", 0.7, pattern="2:4")', "T603", '`pattern="2:4"` is a sparsity of 0.5, not 0.7', None),
+        ('prune("fz.*", 0.5)', "T604", 'no weight matches "fz.*"', None),
+        ('quantize("h.0.fc")', "T604", 'no weight matches "h.0.fc"', "there are fc.bias, fc.weight, head.weight"),
+        ('checkpoint("h.*")', "T604", 'no loop matches "h.*"', "the model has no loop"),
+    ],
+)
+def test_requests_at_fault(text: str, code: str, message: str | None, help: str | None) -> None:
+    (found,) = diagnostics(request(text))
+    assert found.code == code
+    assert message is None or found.message == message
+    assert help is None or found.help == help
+
+
+def test_faults_of_all_requests_are_told_together_each_at_its_place() -> None:
+    source = Source("plan", 'quantize(fc, bits=9) quantise("fc") checkpoint("h.*")')
+    name, bits, other = Span(source, 9, 11), Span(source, 18, 19), Span(source, 21, 35)
+    requests = (
+        Request("quantize", [3], {"bits": 9}, Span(source, 0, 20), {0: name, "bits": bits}),
+        Request("quantise", ["fc"], {}, other),
+    )
+    found = diagnostics(*requests)
+    assert [(each.code, each.span) for each in found] == [("T603", name), ("T603", bits), ("T602", other)]
+
+
+def test_a_pattern_that_matches_nothing_is_told_at_its_place() -> None:
+    source = Source("plan", 'checkpoint("blocks.*")')
+    pattern = Span(source, 11, 21)
+    (found,) = diagnostics(Request("checkpoint", ["blocks.*"], {}, Span(source, 0, 22), {0: pattern}), graph=LOOP)
+    assert (found.code, found.span) == ("T604", pattern)
+    (found,) = diagnostics(Request("checkpoint", ["h.1"], {}, Span(source, 0, 22)), graph=LOOP)
+    assert found.help == "the turns of a loop are treated alike: write `*` for its index"
+
+
+LOOP = """
+graph Loop(x: [seq, 8]) {
+  %x.2 = repeat @h.*.inner[2] (x = %x) : [seq, 8] {
+    %x.2 = tanh(%x) : [seq, 8]
+    return x: %x.2
+  }
+  return x: %x.2
+}
+"""
+
+
+def test_a_pass_that_breaks_the_graph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking(graph: Graph) -> tuple[Graph, Report]:
+        broken = graph.copy()
+        broken.outputs.append(("gone", Value(999)))
+        return broken, Report("breaking")
+
+    monkeypatch.setitem(PASSES, "breaking", breaking)
+    (found,) = diagnostics(Request("breaking"))
+    assert found.code == "T609"
+    assert found.message.startswith("the pass `breaking` has left a graph that is not legal")
+
+
+def test_signatures_of_passes() -> None:
+    assert {name: signature(name, function) for name, function in PASSES.items()} == {
+        "clean": "clean()",
+        "fuse_attention": "fuse_attention()",
+        "checkpoint": "checkpoint(paths, every=1)",
+        "prune": "prune(paths, sparsity=none, pattern=none)",
+        "quantize": "quantize(paths, bits=8, group=none)",
+    }
+    assert spell([True, None, "a", 0.5]) == '[true, none, "a", 0.5]'
+    ((_, function, options),) = prepare([Request("checkpoint", ["h"], {"every": 3})])
+    assert function is PASSES["checkpoint"] and options == {"paths": "h", "every": 3}
+
+
+def test_unrolling_a_graph_that_is_too_large_is_refused_before_it_is_tried() -> None:
+    text = LOOP.replace("@h.*.inner[2]", "@h[10000]")
+    for depth in range(2):
+        text = text.replace("%x.2 = tanh(%x)", f"%x.2 = repeat @h.*.g{depth}[10000] (x = %x)", 1).replace(
+            " : [seq, 8]\n    return", " : [seq, 8] {\n %x.2 = tanh(%x) : [seq, 8]\n return x: %x.2\n }\n return", 1
+        )
+    graph = parse_graph(text)
+    assert count_unrolled(graph) > MOST_NODES
+    with pytest.raises(SpecError) as error:
+        unroll(graph)
+    assert error.value.diagnostics[0].code == "T606"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfdsl.backends.reference.inputs import holds
-from tfdsl.ir.dims import Dim, names_of, substitute
+from tfdsl.ir.dims import Dim, DimError, names_of, substitute
 from tfdsl.ir.graph import Graph, Node, Type
 from tfdsl.language.diagnostics import did_you_mean, one
 
@@ -20,13 +20,11 @@ def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:
     for each in graph.constraints:
         names = names_of((each.left, each.right))
         if names <= dims.keys() and not holds(each, dims):
-            bound = ", ".join(f"{name} = {dims[name]}" for name in sorted(names))
-            message = f"`{each.left} {each.operator} {each.right}` does not hold with {bound}"
+            message = f"`{each.left} {each.operator} {each.right}` does not hold with {_spell(dims, names)}"
             raise one("T706", message, each.span, note=each.why)
     fixed = graph.copy()
     for node in fixed.nodes():
-        node.types = tuple(Type(each.dtype, _bound(each.dims, dims)) for each in node.types)
-        node.attributes = {name: _bound(value, dims) for name, value in node.attributes.items()}
+        _fix(node, dims)
     return fixed
 
 
@@ -50,6 +48,23 @@ def bits_by_path(graph: Graph) -> dict[str, int]:
                 source = graph.node(source.inputs[0])  # type: ignore[arg-type]
             found[source.attributes["path"]] = node.attributes["bits"]
     return found
+
+
+def _fix(node: Node, dims: Mapping[str, int]) -> None:
+    before = node.types
+    try:
+        node.types = tuple(Type(each.dtype, _bound(each.dims, dims)) for each in before)
+        node.attributes = {name: _bound(value, dims) for name, value in node.attributes.items()}
+    except DimError as error:
+        raise one("T704", f"`{node.op}` cannot be had with {_spell(dims, dims)}: {error}", node.span) from None
+    for old, new in zip(before, node.types, strict=True):
+        for size, number in zip(old.dims, new.dims, strict=True):
+            if isinstance(number, int) and number < 1:
+                raise one("T704", f"`{size}` would be {number} with {_spell(dims, dims)}", node.span, note=node.op)
+
+
+def _spell(dims: Mapping[str, int], names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = {dims[name]}" for name in sorted(names))
 
 
 def _bound(item: Any, dims: Mapping[str, int]) -> Any:

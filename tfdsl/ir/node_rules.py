@@ -25,8 +25,8 @@ Faults = Iterator[str]
 class Inspected:
     """A region under inspection.
 
-    `loops` has the loops around it with their turns, `symbols` the sizes that the model's inputs bind, and `weights` what
-    was seen of weights so far, in all regions.
+    `loops` has the loops around it with their turns, `symbols` the sizes that the model's inputs bind, and `weights`
+    what was seen of weights so far, in all regions.
     """
 
     graph: Graph

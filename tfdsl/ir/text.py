@@ -232,7 +232,7 @@ class _Printer:
 
 
 def _frame_numbers(graph: Graph, hidden: set[int]) -> dict[int, int]:
-    """Which application of a block a frame is, among those that look alike in a region: 1, 2, ... as they are written."""
+    """Which application of a block a frame is, among those alike in a region: 1, 2, ... as they are written."""
     alike: dict[tuple[Any, ...], int] = {}
     numbers: dict[int, int] = {}
     for node in graph.nodes():

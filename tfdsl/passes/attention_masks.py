@@ -13,7 +13,7 @@ from tfdsl.ir import masks
 from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Value
 from tfdsl.passes.attention_scores import HIDDEN, Hiding, Mismatch, Scores
-from tfdsl.passes.conditions import as_mask, conjuncts, every_query_sees_a_key
+from tfdsl.passes.conditions import as_masks, conjuncts, every_query_sees_a_key
 from tfdsl.passes.constants import constant
 from tfdsl.passes.regions import Region
 
@@ -35,13 +35,8 @@ class Visible:
 def visible(region: Region, scores: Scores, queries: Size, keys: Size) -> Visible:
     """What the scores of so many queries and keys hide. Raises `Mismatch` where `attend` may be something else."""
     hidings, found = _settled(region, scores, queries, keys)
-    terms: list[masks.Mask] = []
-    for hiding in hidings:
-        for leaf, seen in _leaves(region, hiding.condition, hiding.seen):
-            told, complete = as_mask(region, leaf, seen)
-            terms += [term for term in told if term not in terms]
-            if not complete:
-                found.conditions.append((leaf, seen))
+    conditions = [leaf for each in hidings for leaf in _leaves(region, each.condition, each.seen)]
+    terms, found.conditions = as_masks(region, conditions)
     for term in terms:
         found.mask = term if found.mask is None else masks.Joined("&", found.mask, term)
     return found

@@ -16,8 +16,6 @@ from tfdsl.ir.ops import OPS
 from tfdsl.ir.rearrange import parse_einsum
 from tfdsl.passes.attention_scores import Mismatch, Scores, read_scores
 
-_LETTERS = {3: ("b", "s", "d"), 4: ("b", "h", "s", "d")}
-
 
 @dataclass(frozen=True)
 class Softmax:
@@ -104,7 +102,7 @@ def match(graph: Graph, softmax: Softmax) -> Attention:
     product, place, drop = _product(graph, softmax.node)
     if softmax.axis != rank - 1:
         raise Mismatch(f"its softmax is along axis {softmax.axis}, and the keys are the last of {rank} axes")
-    if rank not in _LETTERS:
+    if rank not in (3, 4):
         raise Mismatch(f"its scores have {rank} axes, and `attend` takes [batch, heads, queries, keys]")
     scores = read_scores(graph, softmax.scores, set(softmax.readers))
     if scores.product.type.dims != softmax.node.type.dims:
@@ -130,10 +128,18 @@ def _product(graph: Graph, node: Node) -> tuple[Node, int, float]:
         user, place = users[0]
         if user.op == "dropout" and not drop:
             drop, node = float(user.attributes["p"]), user
-        elif (user.op == "matmul" and place == 0) or (user.op == "einsum" and len(user.inputs) == 2):
+        elif _sums_over_keys(user, place):
             return user, place, drop
         else:
             raise Mismatch(f"its weights go to `{user.name or user.op}`, and not straight to a product with values")
+
+
+def _sums_over_keys(node: Node, place: int) -> bool:
+    """Whether a node multiplies weights, its operand at a place, with something and sums over their last axis."""
+    if node.op == "einsum" and len(node.inputs) == 2:
+        operands, result = parse_einsum(node.attributes["pattern"])
+        return operands[place][-1] in operands[1 - place] and operands[place][-1] not in result
+    return node.op == "matmul" and place == 0
 
 
 # --- axes ------------------------------------------------------------------------------------------------------------
@@ -157,16 +163,13 @@ def _queries_and_keys(graph: Graph, product: Node, rank: int) -> tuple[Operand, 
     (first, second), result = parse_einsum(product.attributes["pattern"])
     batch, query, key = result[:-2], result[-2], result[-1]
     inner = [name for name in first if name in second and name not in result]
-    wholes = {*result, *inner}
-    if len(inner) != 1 or not {*first, *second} <= wholes:
-        raise Mismatch(f'"{product.attributes["pattern"]}" is no product of queries and keys over one axis of features')
-    operands = (
-        {query: (left, first), key: (right, second)} if query in first else {query: (right, second), key: (left, first)}
-    )
-    if key in operands[query][1] or query in operands[key][1]:
-        raise Mismatch(f'"{product.attributes["pattern"]}" has no axis of its own for queries and for keys')
-    queries, keys = ([*batch, name, inner[0]] for name in (query, key))
-    return _arranged(*operands[query], queries), _arranged(*operands[key], keys)
+    if query not in first:
+        left, first, right, second = right, second, left, first
+    apart = query in first and key in second and key not in first and query not in second
+    if len(inner) != 1 or not {*first, *second} <= {*result, *inner} or not apart:
+        named = product.name or product.op
+        raise Mismatch(f"its scores come from `{named}`, which is no product of queries and keys over one axis")
+    return _arranged(left, first, [*batch, query, inner[0]]), _arranged(right, second, [*batch, key, inner[0]])
 
 
 def _arranged(value: Value, names: tuple[str, ...], wanted: list[str]) -> Operand:

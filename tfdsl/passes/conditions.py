@@ -221,30 +221,56 @@ def _keeps_last_axes(region: Region, node: Node, operand: Value) -> bool:
     return in_order and len(after) >= len(before) and after[len(after) - len(before) :] == before
 
 
-def as_mask(region: Region, value: Value, holds: bool) -> tuple[list[Mask], bool]:
-    """The masks that a condition implies, and whether they are all that it says."""
-    bounds: list[Affine] = []
-    complete = True
-    for where, part, wanted in conjuncts(region, value, holds):
-        found = at_most_zero(where, where.graph.node(part), wanted)
-        bounds += found or []
-        complete = complete and found is not None
-    terms: list[Mask] = []
-    back = [
-        1 - each.offset for each in bounds if each.multiples == {QUERY: 1, KEY: -1} and isinstance(each.offset, int)
+def as_masks(region: Region, conditions: list[tuple[Value, bool]]) -> tuple[list[Mask], list[tuple[Value, bool]]]:
+    """The masks that conditions imply together, and those conditions that say more; each with whether it must hold."""
+    bounds: list[list[Affine]] = []
+    unknown: set[int] = set()
+    for place, (value, holds) in enumerate(conditions):
+        bounds.append([])
+        for where, part, wanted in conjuncts(region, value, holds):
+            found = at_most_zero(where, where.graph.node(part), wanted)
+            bounds[-1] += found or []
+            if found is None:
+                unknown.add(place)
+    told = _Told([each for several in bounds for each in several])
+    rest = [
+        condition
+        for place, condition in enumerate(conditions)
+        if place in unknown or not all(told.says(each) for each in bounds[place])
     ]
-    ahead = [
-        1 - each.offset for each in bounds if each.multiples == {KEY: 1, QUERY: -1} and isinstance(each.offset, int)
-    ]
-    first = [1 - each.offset for each in bounds if each.multiples == {KEY: 1} and isinstance(each.offset, int)]
-    causal = 1 in ahead
-    if causal:
-        terms.append(masks.CAUSAL)
-    # Keys after the query are hidden in any case by a causal mask; without one, a window needs both of its sides.
-    terms += [Term("window", (size,)) for size in sorted(set(back)) if size > 0 and (causal or size in ahead)]
-    terms += [Term("prefix", (count,)) for count in sorted(set(first)) if count > 0]
-    told = (causal or set(ahead) == set(back)) and min((*back, *ahead, *first), default=1) > 0
-    return terms, complete and told and len(back) + len(ahead) + len(first) == len(bounds)
+    return told.terms, rest
+
+
+class _Told:
+    """The mask terms that bounds come to; a bound says how far at most keys lie behind or ahead of a query."""
+
+    def __init__(self, bounds: list[Affine]):
+        behind, ahead, first = ({_less_than(each, kind) for each in bounds} - {0} for kind in (_BEHIND, _AHEAD, _FIRST))
+        self._causal = 1 in ahead
+        # Keys after the query are hidden by a causal mask in any case; without one, a window needs both of its sides.
+        self._windows = behind if self._causal else behind & ahead
+        self.terms: list[Mask] = [masks.CAUSAL] if self._causal else []
+        self.terms += [Term("window", (size,)) for size in sorted(self._windows)]
+        self.terms += [Term("prefix", (count,)) for count in sorted(first)]
+
+    def says(self, bound: Affine) -> bool:
+        """Whether the terms say what a bound says."""
+        ahead = _less_than(bound, _AHEAD)
+        return (
+            (ahead > 0 and (self._causal or ahead in self._windows))
+            or _less_than(bound, _BEHIND) in self._windows
+            or _less_than(bound, _FIRST) > 0
+        )
+
+
+_BEHIND, _AHEAD, _FIRST = {QUERY: 1, KEY: -1}, {KEY: 1, QUERY: -1}, {KEY: 1}
+
+
+def _less_than(bound: Affine, kind: Mapping[int, int]) -> int:
+    """The number that a bound puts a distance of some kind below; 0 for a bound of another kind, or that no key keeps."""
+    if bound.multiples != kind or not isinstance(bound.offset, int):
+        return 0
+    return max(1 - bound.offset, 0)
 
 
 def every_query_sees_a_key(parts: list[tuple[Region, Value, bool]], queries: Size, keys: Size) -> bool:

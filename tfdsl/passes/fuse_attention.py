@@ -29,9 +29,8 @@ def fuse_attention(graph: Graph) -> PassResult:
                 found = match(region.graph, softmax)
                 _replace(region, found, report)
             except Mismatch as reason:
-                report.keep(
-                    f"`{softmax.node.name or softmax.node.op}` stays a softmax: {reason}", region.graph, softmax.node
-                )
+                name = softmax.node.name or softmax.node.op
+                report.keep(f"`{name}` stays a softmax: {reason}", region.graph, softmax.node)
     return graph, report
 
 
@@ -46,8 +45,11 @@ def _replace(region: Region, found: Attention, report: Report) -> None:
     graph = region.graph
     graph.redirect(Value(found.product.id), made)
     _remove_unread(graph, found.product)
-    settings = ", ".join(f"{name}={value}" for name, value in graph.node(builder.attend).attributes.items())
-    report.change(", ".join((f"`attend({settings})`", *notes)), graph, graph.node(builder.attend))
+    attend = graph.node(builder.attend)
+    settings = "".join(f", {name}={value}" for name, value in attend.attributes.items())
+    name = found.softmax.node.name or found.softmax.node.op
+    text = f"`{name}` and the products around it are attend(q, k, v{settings})"
+    report.change("; ".join((text, *notes)), graph, attend)
 
 
 def _remove_unread(graph: Graph, node: Node) -> None:
@@ -78,7 +80,9 @@ class _Builder:
         found, scores = self.found, self.found.scores
         query, scale = self._query()
         key, value = self._arranged(found.key), self._arranged(found.value)
-        attributes: dict[str, Any] = {}
+        *_, queries, keys = found.softmax.node.type.dims
+        seen = visible(self.region, scores, queries, keys)
+        attributes: dict[str, Any] = {} if seen.mask is None else {"mask": seen.mask}
         features = self.graph.type(query).dims[-1]
         if not isinstance(features, int) or not math.isclose(scale, features**-0.5, rel_tol=1e-9):
             attributes["scale"] = scale
@@ -86,10 +90,6 @@ class _Builder:
             attributes["softcap"] = scores.softcap
         if found.drop:
             attributes["drop"] = found.drop
-        *_, queries, keys = found.softmax.node.type.dims
-        seen = visible(self.region, scores, queries, keys)
-        if seen.mask is not None:
-            attributes["mask"] = seen.mask
         inputs = (query, key, value, self._bias(seen.biases), self._allowed(seen.conditions), None)
         name = "" if found.product.name == found.product.op else found.product.name
         attend = self._node("attend", *inputs, name=name, labels=found.product.labels, **attributes)

@@ -22,9 +22,9 @@ def settle_loops(graph: Graph, report: Report) -> int:
             graph.remove(loop)
             count += 1
         elif len(used) < len(loop.bodies):
-            report.change(
-                f"{len(loop.bodies) - len(used)} bodies of `{loop.attributes['path']}` take no turn", graph, loop
-            )
+            unused = len(loop.bodies) - len(used)
+            bodies = "a body" if unused == 1 else f"{unused} bodies"
+            report.change(f"no turn takes {bodies} of `{loop.attributes['path']}`", graph, loop)
             loop.bodies = tuple(loop.bodies[variant] for variant in used)
             loop.attributes["turns"] = tuple(used.index(variant) for variant in turns)
             count += 1

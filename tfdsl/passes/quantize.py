@@ -26,7 +26,8 @@ def quantize(
         reason = _unfit(weight, group)
         if reason:
             return reason
-        made = region.add("quantize", [value], {"bits": bits, "group": group}, like=weight)
+        labels = (f"{weight.name}_whole", f"{weight.name}_scale")
+        made = region.add("quantize", [value], {"bits": bits, "group": group}, like=weight, labels=labels)
         return Value(region.add("dequantize", [Value(made.id, 0), Value(made.id, 1)], like=weight).id)
 
     done = f"is stored in {bits} bits" + (f", a scale for {group} elements" if group else ", a scale a row")

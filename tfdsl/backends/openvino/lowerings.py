@@ -150,6 +150,14 @@ def _gelu(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
     return b.emit("gelu", x, approximation_mode="tanh" if a.approximate else "erf")
 
 
+def _softplus(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    # The operator SoftPlus is off by 2e-6 below zero, where the result itself is small. log(1 + e) is 2 atanh(e / (2 + e)).
+    two = b.scalar(2, "float")
+    small = b.emit("exp", b.emit("negative", b.emit("abs", x)))
+    rest = b.emit("multiply", b.emit("atanh", b.emit("divide", small, b.emit("add", small, two))), two)
+    return b.emit("add", b.emit("relu", x), rest)
+
+
 def _floordiv(b: Builder, a: Attributes, left: Tensor, right: Tensor) -> openvino.Output:
     return sizes.floor_division(b, left, right)
 
@@ -230,7 +238,7 @@ LOWERINGS: dict[str, Lowering] = {
     "sigmoid": _plain("sigmoid"),
     "relu": _plain("relu"),
     "silu": _plain("swish"),
-    "softplus": _plain("softplus"),
+    "softplus": _softplus,
     "erf": _plain("erf"),
     "gelu": _gelu,
     "neg": _plain("negative"),

@@ -6,11 +6,10 @@ import keyword
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tfdsl.backends.torch import layers
 from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.names import NotPlain, class_name, identifier, number, same, spell
+from tfdsl.backends.torch.reserved import MODULE_NAMES
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Graph, Node
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from tfdsl.backends.torch.classes import Draft, Program
 
 PLAIN = (syntax.Number, syntax.Literal, syntax.Unary)
-MODULE_NAMES = frozenset(dir(torch.nn.Module())) | {"penalties"}
 
 
 def defaults_last(unit: Unit, settings: Sequence[str]) -> list[str]:

@@ -15,6 +15,10 @@ from tfdsl.ir.op import Attribute, Op
 from tfdsl.language.diagnostics import Span, did_you_mean
 
 MOST_PARTS = 1024  # each is a value of the graph
+_KNOWN_BY_WEIGHT = {
+    "linear": ("out",),
+    "embedding": ("size", "dim"),
+}  # settings that a weight that is given makes plain
 DTYPES = ("float", "int", "bool")
 
 
@@ -37,9 +41,10 @@ def read(
             raise Fault("T302", f"{op.name} has no setting `{name}`", each.at, help=help_)
     if free is not None and names:
         filled[free.name] = tuple(sorted(names.items()))
-    gives_weight = any(o.weight and t is not None for o, t in zip(op.operands, operands, strict=False))
+    gives_weight = any(o.name == "weight" and t is not None for o, t in zip(op.operands, operands, strict=False))
+    known_by_weight = _KNOWN_BY_WEIGHT.get(op.name, ()) if gives_weight else ()
     for attribute in op.attributes:
-        if attribute.required and attribute.name not in filled and not gives_weight:
+        if attribute.required and attribute.name not in (*filled, *known_by_weight):
             raise Fault("T302", f"{op.name} needs `{attribute.name}`", span, help=op.signature())
         if attribute.kind == "axis" and attribute.name not in filled and operands and operands[0] is not None:
             filled[attribute.name] = attribute.default + len(operands[0].type.dims)

@@ -135,6 +135,8 @@ def _by_keyword(op: Op, operand: Operand, rest: dict[str, Given]) -> Given | Non
     each = rest.get(operand.name)
     if each is None or (op.attribute(operand.name) and not isinstance(each.value, Tensor)):
         return None
+    if operand.weight and not isinstance(each.value, Tensor) and each.value is not None and each.value is not ABSENT:
+        raise Fault("T301", f"`{operand.name}` is a tensor, not {kind_of(each.value)}", each.span)
     return rest.pop(operand.name)
 
 
@@ -183,7 +185,13 @@ def _add_weights(
     span: Span,
     spans: list[Span],
 ) -> list[Tensor | None]:
-    if op.weights is None or any(o.weight and t is not None for o, t in zip(op.operands, operands, strict=False)):
+    if op.weights is None:
+        return operands
+    gives_any = any(o.weight and t is not None for o, t in zip(op.operands, operands, strict=False))
+    missing = [o for o, t in zip(op.operands, operands, strict=False) if o.weight and t is None]
+    if gives_any:  # those beside it that are optional are then left out: `linear(x, weight=w)` has no bias
+        missing = [operand for operand in missing if not operand.optional]
+    if not missing:
         return operands
     types = [None if tensor is None else tensor.type for tensor in operands]
     try:
@@ -192,7 +200,7 @@ def _add_weights(
         raise shape_fault(op.name, error, operands, span, spans) from None
     result = list(operands)
     for index, operand in enumerate(op.operands):
-        if operand.name in wanted and operand.weight:
+        if operand.name in wanted and operand in missing:
             result[index] = own_weight(body, place, operand.name, *wanted[operand.name], span)
     return result
 
