@@ -51,7 +51,9 @@ def _doubling(depth: int) -> str:
     """Blocks that each apply the one before twice: 2 ** depth applications in a few lines."""
     text = "block B0(x: [batch, 4]) -> [batch, 4] {\n  return relu(x)\n}\n"
     for level in range(1, depth + 1):
-        text += f"block B{level}(x: [batch, 4]) -> [batch, 4] {{\n  return B{level - 1}(B{level - 1}(x) as a) as b\n}}\n"
+        text += (
+            f"block B{level}(x: [batch, 4]) -> [batch, 4] {{\n  return B{level - 1}(B{level - 1}(x) as a) as b\n}}\n"
+        )
     return text + HEAD + f"  x = B{depth}(x)\n" + TAIL
 
 
@@ -76,9 +78,7 @@ MADE: dict[str, str | bytes] = {
     "doubling_sizes": "model M(x: [batch, seq]) -> [batch, seq] {\n  n0 = seq // 3\n"
     + "".join(f"  n{i} = max(n{i - 1} // 7, (n{i - 1} + 1) // 5)\n" for i in range(1, 60))
     + TAIL,
-    "doubling_masks": _lines(
-        "m0 = causal", *(f"m{i} = m{i - 1} & (m{i - 1} | window({i}))" for i in range(1, 60))
-    ),
+    "doubling_masks": _lines("m0 = causal", *(f"m{i} = m{i - 1} & (m{i - 1} | window({i}))" for i in range(1, 60))),
     "doubling_axis": _lines("y0 = x", *(f"y{i} = concat(y{i - 1}, y{i - 1})" for i in range(1, 60))),
     "many_terms": "model M(x: [batch, a, b, c]) -> [batch, a, b, c] {\n  n = (a + b + c + batch) ** 16\n" + TAIL,
     "many_parts": "model M(x: [batch, 4000000]) -> [batch, 4000000] {\n  y = split(x, parts=4000000)\n" + TAIL,
@@ -91,7 +91,7 @@ MADE: dict[str, str | bytes] = {
     + "model V0 extends M {}\n"
     + "".join(f"model V{i} extends V{i - 1} {{ w = {i} }}\n" for i in range(1, 100)),
     "many_faults": "model\n" * 20_000,
-    "wide_characters": '# 模型\n' + _lines('y = rearrange(x, "批 头") + zz').replace("  y", "\ty"),
+    "wide_characters": "# 模型\n" + _lines('y = rearrange(x, "批 头") + zz').replace("  y", "\ty"),
 }
 
 
@@ -188,7 +188,9 @@ def _empty(folder: Path) -> str:
 
 
 def _faults_in_two_files(folder: Path) -> str:
-    _write(folder, spec='import F from "blocks.tfm"\nimport G from "blocks.tfm"\n' + USES_F, blocks=F.replace("x)", "x"))
+    _write(
+        folder, spec='import F from "blocks.tfm"\nimport G from "blocks.tfm"\n' + USES_F, blocks=F.replace("x)", "x")
+    )
     return "spec.tfm"
 
 

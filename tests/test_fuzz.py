@@ -53,7 +53,9 @@ def mutate(tokens: list[str], random_: random.Random) -> str:
 
 
 KEYWORDS_LEFT = re.compile("(?:model|block|param|repeat|return|require|as|if|then|else|extends|import|from|plan|for)$")
-NAMES = "linear attend split concat softmax weight embedding causal window gelu sum x y q none true positions cast".split()
+NAMES = (
+    "linear attend split concat softmax weight embedding causal window gelu sum x y q none true positions cast".split()
+)
 NUMBERS = "0 1 2 3 7 8 12 64 768 0.5 1e-5 2.0 1000000000".split()
 OPERATORS = "+ - * / // % ** @ | & == < |>".split()
 

@@ -136,6 +136,13 @@ def test_whole_numbers_divide_exactly_beyond_float32() -> None:
     check(session(make(graph, {}))(inputs), run(graph, {}, inputs))
 
 
+def test_softplus_keeps_its_digits_far_below_zero() -> None:
+    f = Flat()
+    graph = f.give(f("softplus", f.input("x", SEQ)))
+    inputs = {"x": np.linspace(-60, 60, 121, dtype=np.float32)}
+    np.testing.assert_allclose(session(make(graph, {}))(inputs)["output"], run(graph, {}, inputs)["output"], rtol=1e-6)
+
+
 def test_sizes_are_exact_beyond_float32() -> None:
     f = Flat()
     f.input("x", SEQ)

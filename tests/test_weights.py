@@ -18,10 +18,10 @@ from tfdsl.backends.reference import run
 from tfdsl.ir.dims import symbol
 from tfdsl.ir.graph import Graph, Initializer, Type, Value
 from tfdsl.ir.graph import weights as weights_of
+from tfdsl.ir.paths import names
 from tfdsl.weights import bytes_needed, initial, materialise, memory, needs_values, read, trial, write
 from tfdsl.weights.beginning import fans, generator, start
 from tfdsl.weights.compression import dequantize, prune, quantize
-from tfdsl.weights.files import names
 
 BATCH = symbol("batch")
 

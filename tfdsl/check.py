@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tfdsl.checkpoints.layout import check_coverage, lay_out
 from tfdsl.ir.elaborate.check import ModuleCheck, check_module
 from tfdsl.ir.elaborate.parameters import Parameters
 from tfdsl.language import modules, syntax
@@ -75,7 +76,11 @@ def _check_mappings(module: Module, read: ModuleCheck, faults: Collector) -> Non
         declared = _model_of(module, mapping.model, faults)
         if declared is not None:
             elaborated = read.models.get(declared.name)
-            read_mapping(mapping, module, elaborated.graph if elaborated else None, faults)
+            before = len(faults.found)
+            graph, parameters = (elaborated.graph, elaborated.parameters) if elaborated else (None, None)
+            rules = read_mapping(mapping, module, declared, faults, graph, parameters)
+            if graph is not None and len(faults.found) == before:
+                check_coverage(lay_out(rules.weights, graph, faults), rules.span, faults)
 
 
 def _model_of(module: Module, name: syntax.Name, faults: Collector) -> Declared | None:

@@ -205,11 +205,14 @@ class Facts:
             part = divide(known, by)
             if isinstance(part, int) or isinstance(rest, int):
                 continue
+            lead, share = part.terms[0]
+            inverse = tuple((factor, -power) for factor, power in lead)
             for monomial, coefficient in rest.terms:
-                share = dict(part.terms).get(monomial)
-                if share is not None and (coefficient / share).denominator == 1:
-                    rest = rest - part * (coefficient / share).numerator
-                    break
+                if _is_whole(monomial, coefficient):
+                    continue
+                multiple = _build({_times(monomial, inverse): coefficient / share})
+                if isinstance(multiple, int) or _whole(multiple):
+                    rest = rest - part * multiple
             if isinstance(rest, int) or _whole(rest):
                 return True
         return False
@@ -354,7 +357,11 @@ def _bracket(size: Size) -> str:
 
 
 def _whole(size: Dim) -> bool:
-    return all(c.denominator == 1 and all(p > 0 for _, p in monomial) for monomial, c in size.terms)
+    return all(_is_whole(monomial, coefficient) for monomial, coefficient in size.terms)
+
+
+def _is_whole(monomial: Monomial, coefficient: Fraction) -> bool:
+    return coefficient.denominator == 1 and all(power > 0 for _, power in monomial)
 
 
 def _split(size: Size, divisor: Size) -> tuple[Size, Size]:

@@ -17,7 +17,7 @@ import networkx as nx
 
 from tfdsl.ir.dims import Size
 from tfdsl.language.diagnostics import Span
-from tfdsl.language.syntax import Expression
+from tfdsl.language.syntax import Block, Expression
 
 
 class Type(NamedTuple):
@@ -55,7 +55,7 @@ class Frame:
     `path` is where its weights live, `block` the name it was declared under, `names` its parameters and bound sizes with
     their values here, `spelled` what the caller wrote for them, in the caller's names, and `defaults` the expressions of
     those that were left at their defaults or derived, in its own names; `declared` has the defaults that the block declares,
-    whether or not they hold here.
+    whether or not they hold here. `declaration` is the block as the spec writes it.
     """
 
     path: str
@@ -67,6 +67,7 @@ class Frame:
     arguments: dict[str, Value] = field(default_factory=dict)  # what its inputs were bound to, to name them after
     labels: dict[Value, str] = field(default_factory=dict)  # what it calls values that inner applications made
     span: Span | None = None
+    declaration: Block | None = None
 
 
 @dataclass(slots=True)
@@ -257,7 +258,7 @@ class Weight:
         """Every path that the pattern stands for, in order."""
         for box in self.boxes:
             for indices in itertools.product(*box):
-                yield _fill(self.path, indices)
+                yield fill_indices(self.path, indices)
 
     @property
     def copies(self) -> int:
@@ -278,10 +279,11 @@ def own_loops(path: str, loops: Iterable[Loop]) -> tuple[Loop, ...]:
 
 def fill_path(path: str, loops: Iterable[Loop]) -> str:
     """The path with the turn of each of its own loops in the place of its `*`s."""
-    return _fill(path, [loop.turns[0] for loop in own_loops(path, loops)])
+    return fill_indices(path, [loop.turns[0] for loop in own_loops(path, loops)])
 
 
-def _fill(path: str, indices: Iterable[int]) -> str:
+def fill_indices(path: str, indices: Iterable[int]) -> str:
+    """The path with its first `*`s replaced by numbers."""
     for index in indices:
         path = path.replace("*", str(index), 1)
     return path
@@ -290,7 +292,7 @@ def _fill(path: str, indices: Iterable[int]) -> str:
 def all_paths(path: str, loops: Iterable[Loop]) -> list[str]:
     """The paths that a pattern stands for in all turns of the loops around it, in order."""
     boxes = [loop.turns for loop in own_loops(path, loops)]
-    return [_fill(path, indices) for indices in itertools.product(*boxes)]
+    return [fill_indices(path, indices) for indices in itertools.product(*boxes)]
 
 
 def weights(graph: Graph) -> list[Weight]:
@@ -312,6 +314,16 @@ def weights(graph: Graph) -> list[Weight]:
 
     visit(graph, ())
     return list(found.values())
+
+
+def fed(node: Node) -> tuple[Value | None, ...]:
+    """What the inputs of a node's bodies stand for, in order: of a `route`, its rows and what it captures."""
+    return (*node.inputs[:1], *node.inputs[3:]) if node.op == "route" else node.inputs
+
+
+def changing(node: Node) -> int:
+    """How many of the bodies' inputs, from the first on, are not the same in every run of a body."""
+    return 1 if node.op == "route" else node.attributes["carried"]
 
 
 def turns_of(node: Node, variant: int) -> tuple[int, ...]:

@@ -68,6 +68,8 @@ class Op:
     flops: FlopRule | None = None
     leading: str | None = None  # the attribute that may also be given by position: the pattern of `rearrange`
     inner: bool = False  # made by elaboration or by passes, with no name in the language
+    called: str = ""  # how it is called, where its settings in the language are not those of its nodes
+    place: str = ""  # where its weights live if it is given no name, where that is not its own name
 
     @property
     def data(self) -> tuple[Operand, ...]:
@@ -87,6 +89,8 @@ class Op:
 
     def signature(self) -> str:
         """How the op is called, as text for the reference and for help."""
+        if self.called:
+            return self.called
         parts = [
             operand.name + ("..." if operand.variadic else "?" if operand.optional else "")
             for operand in self.operands

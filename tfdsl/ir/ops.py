@@ -33,9 +33,11 @@ def _op(
     flops: FlopRule | None = None,
     leading: str | None = None,
     inner: bool = False,
+    called: str = "",
+    place: str = "",
 ) -> None:
     name, operands, attributes = parse_signature(signature)
-    OPS[name] = Op(name, summary, operands, attributes, types, weights, flops, leading, inner)
+    OPS[name] = Op(name, summary, operands, attributes, types, weights, flops, leading, inner, called, place)
 
 
 def infer(op: str, types: Types, attributes: Mapping[str, Any]) -> tuple[Type, ...]:
@@ -110,6 +112,10 @@ def _where(t: Types, a: Attributes) -> tuple[Type, ...]:
 
 def _reduce(t: Types, a: Attributes) -> tuple[Type, ...]:
     return (Type(t[0].dtype, _replace(t[0].dims, a.axis, 1 if a.keep else None)),)
+
+
+def _given(t: Types, a: Attributes) -> tuple[Type, ...]:
+    raise AssertionError("the types of this op are given where it is made")
 
 
 def _each(cost: int) -> FlopRule:
@@ -413,6 +419,20 @@ _op(
 )
 
 
+# --- mixtures of experts ---------------------------------------------------------------------------------------------
+
+_op(
+    "route(x: float, chosen: int, weight: float, captured: any*; turns: ints, path: string)",
+    "Mixture of experts (Shazeer et al., 2017): x [..., width], chosen and weight [..., k]; each row's result is the sum of "
+    "`weight` times what the chosen of `count` experts make of it. `expert` is a layer that treats rows by themselves; a "
+    "number outside 0 .. count-1 chooses none.",
+    _given,
+    flops=lambda t, a, r: product(r[0].dims) * t[1].dims[-1] * 2,
+    called="route(x, chosen, weight, expert, count)",
+    place="experts",
+)
+
+
 # --- elementwise -----------------------------------------------------------------------------------------------------
 
 _UNARY = {
@@ -634,10 +654,6 @@ _op("iota(; size: size)", "The integers 0 .. size-1.", lambda t, a: (Type("int",
 
 
 # --- made by elaboration and by passes, with no name in the language -------------------------------------------------
-
-
-def _given(t: Types, a: Attributes) -> tuple[Type, ...]:
-    raise AssertionError("the types of this op are given where it is made")
 
 
 def _quantize(t: Types, a: Attributes) -> tuple[Type, ...]:

@@ -30,7 +30,7 @@ class RegionRule:
 def verify(graph: Graph, after: str = "") -> None:
     """Raise `SpecError` (T609) with every rule that the graph breaks; `after` names the pass that made it."""
     faults = Collector()
-    dims = [dim for node in graph.inputs if node in graph for dim in graph.node(node).type.dims]
+    dims = [dim for node in graph.inputs if node in graph for type in graph.node(node).types for dim in type.dims]
     symbols = {dim.name for dim in dims if isinstance(dim, Dim) and dim.name is not None}
     for text, node, rule in _broken(Inspected(graph, (), symbols, {})):
         where = f"`{node.op}` called `{node.name or node.op}`: " if node is not None else ""
@@ -43,13 +43,11 @@ def verify(graph: Graph, after: str = "") -> None:
 
 def _broken(region: Inspected) -> Iterator[tuple[str, Node | None, str]]:
     """Each fault of a region and those inside it, with its node and the rule it breaks."""
-    broken = False
     for whole in REGION_RULES:
-        for text in whole.check(region):
-            broken = True
-            yield text, None, whole.summary
-    if broken:
-        return
+        texts = list(whole.check(region))
+        yield from ((text, None, whole.summary) for text in texts)
+        if texts:
+            return  # what comes next relies on this
     for node in region.graph.nodes():
         for rule in NODE_RULES:
             texts = list(rule.check(region, node))

@@ -17,8 +17,9 @@ def checkpoint(graph: Graph, paths: str, every: Annotated[int, Between(1, 10_000
     """
     graph = graph.copy()
     report = Report("checkpoint")
-    found = [node.attributes["path"] for region in graph.regions() for node in region.nodes() if node.op == "repeat"]
-    if not any(matches(paths, f"{path}.*") for path in found):
+    loops = (node for region in graph.regions() for node in region.nodes() if node.op == "repeat")
+    found = [f"{node.attributes['path']}.*" for node in loops]
+    if not any(matches(paths, path) for path in found):
         raise nothing_matches(paths, found, "loop")
     _mark(graph, paths, every, report, "")
     return graph, report

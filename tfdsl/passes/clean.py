@@ -11,33 +11,40 @@ from tfdsl.passes.dead import drop_dead
 from tfdsl.passes.hoist import hoist
 from tfdsl.passes.identities import drop_identities
 from tfdsl.passes.loops import settle_loops
-from tfdsl.passes.regions import Region
-from tfdsl.passes.report import PassResult, Report
+from tfdsl.passes.report import Note, PassResult, Report
 
 # What is done to each region in turn, until nothing changes; each step gives the number of its changes.
-STEPS: tuple[Callable[[Region, Report], int], ...] = (
-    lambda region, report: settle_loops(region.graph, report),
-    lambda region, report: fold(region.graph, report),
-    lambda region, report: drop_identities(region.graph, report),
-    lambda region, report: merge_common(region.graph, report),
-    lambda region, report: hoist(region.graph, report),
-    lambda region, report: drop_dead(region.graph, Report(report.name)),
+STEPS: tuple[Callable[[Graph, Report], int], ...] = (
+    settle_loops,
+    fold,
+    drop_identities,
+    merge_common,
+    hoist,
+    # What dies of these changes is part of them, and is not told again.
+    lambda graph, report: drop_dead(graph, Report(report.name)),
 )
 
 
 def clean(graph: Graph) -> PassResult:
     """Fold constants, drop what changes or feeds nothing, merge equal nodes, move loop invariants out of loops."""
+    before = _paths(graph)
     graph = graph.copy()
     report = Report("clean")
-    # What is dead at first is worth a word; what dies of the other changes is part of them.
-    for region in reversed(list(Region(graph).inside())):
-        drop_dead(region.graph, report)
+    for region in reversed(list(graph.regions())):
+        drop_dead(region, report)
     while _once(graph, report):
         pass
+    lost = [path for path in before if path not in _paths(graph)]
+    report.changed += [Note(f"nothing needs the weight `{path}`") for path in lost]
     return graph, report
 
 
 def _once(graph: Graph, report: Report) -> int:
     # Inner regions come first: what leaves a loop is then seen by the steps around it.
-    regions = list(Region(graph).inside())
-    return sum(step(region, report) for region in reversed(regions) for step in STEPS)
+    return sum(step(region, report) for region in reversed(list(graph.regions())) for step in STEPS)
+
+
+def _paths(graph: Graph) -> dict[str, None]:
+    """The paths of all weights, in order."""
+    nodes = (node for region in graph.regions() for node in region.nodes() if node.op == "weight")
+    return dict.fromkeys(node.attributes["path"] for node in nodes)

@@ -19,7 +19,7 @@ def merge_common(graph: Graph, report: Report) -> int:
     Weights and constants are references, not computations: two that name the same thing stay two nodes, each beside its
     reader, and count as equal operands. Loops, inputs and what is random in training stay as they are.
     """
-    count = 0
+    merged: list[tuple[Node, Node, set[int]]] = []
     first: dict[int, Node] = {}
     numbers: dict[Hashable, int] = {}
     stands_for: dict[Value, tuple[int, int]] = {}
@@ -30,12 +30,16 @@ def merge_common(graph: Graph, report: Report) -> int:
         known = first.setdefault(number, node)
         if known is node or node.op in ("weight", "constant"):
             continue
-        for index in range(len(node.types)):
-            graph.redirect(Value(node.id, index), Value(known.id, index))
-        report.change(f"`{node.op}` is computed already, as `{known.name or known.op}`", graph, node)
+        values = [Value(node.id, index) for index in range(len(node.types))]
+        merged.append((node, known, {user.id for value in values for user, _ in graph.users(value)}))
+        for value in values:
+            graph.redirect(value, Value(known.id, value.index))
         graph.remove(node)
-        count += 1
-    return count
+    gone = {node.id for node, _, _ in merged}
+    for node, known, readers in merged:
+        if not readers or readers - gone:  # what only nodes that are merged too read is part of them
+            report.change(f"`{node.name or node.op}` is computed already, as `{known.name or known.op}`", graph, node)
+    return len(merged)
 
 
 def _key(node: Node, stands_for: Mapping[Value, tuple[int, int]]) -> Hashable:

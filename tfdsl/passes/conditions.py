@@ -267,7 +267,7 @@ _BEHIND, _AHEAD, _FIRST = {QUERY: 1, KEY: -1}, {KEY: 1, QUERY: -1}, {KEY: 1}
 
 
 def _less_than(bound: Affine, kind: Mapping[int, int]) -> int:
-    """The number that a bound puts a distance of some kind below; 0 for a bound of another kind, or that no key keeps."""
+    """The number that a bound puts a distance of some kind below; 0 for one of another kind, or that no key keeps."""
     if bound.multiples != kind or not isinstance(bound.offset, int):
         return 0
     return max(1 - bound.offset, 0)

@@ -10,12 +10,15 @@ def drop_dead(graph: Graph, report: Report) -> int:
     """Remove the nodes of a region that nothing needs, and what its loops carry and read in vain; how many went."""
     needed = set(graph.results())
     count = 0
+    lost: set[int] = set()  # what only lost nodes read goes without a word of its own
     for node in reversed(graph.nodes()):
         results = [index for index in range(len(node.types)) if Value(node.id, index) in needed]
         if node.op == "input":
             continue
         if not results and not _has_penalties(node):
-            report.change(_loss(node), graph, node)
+            if node.id not in lost and node.op not in ("weight", "constant"):
+                report.change(f"nothing reads `{node.name or node.op}`", graph, node)
+            lost.update(value.node for value in node.inputs if value is not None)
             graph.remove(node)
             count += 1
             continue
@@ -26,12 +29,6 @@ def drop_dead(graph: Graph, report: Report) -> int:
                 node = _narrowed(graph, node, places, report)
         needed.update(value for value in node.inputs if value is not None)
     return count
-
-
-def _loss(node: Node) -> str:
-    if node.op == "weight":
-        return f"nothing reads the weight `{node.attributes['path']}`"
-    return f"nothing reads `{node.name or node.op}`"
 
 
 def _has_penalties(node: Node) -> bool:

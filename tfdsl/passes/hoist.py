@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from tfdsl.ir.graph import Graph, Loop, Node, Value, own_loops
 from tfdsl.passes.regions import is_random
 from tfdsl.passes.report import Report
@@ -111,6 +113,9 @@ def _read_from_outside(graph: Graph, loop: Node, body: Graph, value: Value, outs
     """Give the loop another input, and let a body read it in the place of a value that was computed there."""
     node = body.node(value)
     name = (node.labels[value.index] if value.index < len(node.labels) else "") or node.name or node.op
+    taken = {each.node(entry).attributes["name"] for each in loop.bodies for entry in each.inputs}
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    name = next(each for each in names if each not in taken)
     graph.set_inputs(loop, (*loop.inputs, outside))
     for each in loop.bodies:
         entry = each.add("input", (), {"name": name}, (graph.type(outside),), name=name)

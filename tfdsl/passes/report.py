@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from tfdsl.ir.graph import Graph, Node
@@ -38,8 +39,11 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {_count(len(self.changed), 'change')}, {len(self.kept)} left alone"]
-        lines += [f"  changed  {note}" for note in self.changed]
-        lines += [f"  kept     {note}" for note in self.kept]
+        for what, notes in (("changed", self.changed), ("kept", self.kept)):
+            times = Counter(map(str, notes))
+            lines += [
+                f"  {what:7}  {note}" + (f" ({number} times)" if number > 1 else "") for note, number in times.items()
+            ]
         return "\n".join(lines)
 
 

@@ -31,13 +31,14 @@ def unroll(graph: Graph) -> Graph:
 
 def count_unrolled(graph: Graph) -> int:
     """How many nodes a graph has once its loops are unrolled."""
-    return sum(_size_of(node) for node in graph.nodes())
+    return len(graph.inputs) + sum(map(_size_of, graph.nodes()))
 
 
 def _size_of(node: Node) -> int:
+    """How many nodes one becomes; the inputs of a body become what the loop reads."""
     if node.op != "repeat":
-        return 1
-    sizes = [count_unrolled(body) for body in node.bodies]
+        return int(node.op != "input")
+    sizes = [sum(map(_size_of, body.nodes())) for body in node.bodies]
     return sum(sizes[body] for body in node.attributes["turns"])
 
 

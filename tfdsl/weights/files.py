@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from safetensors.numpy import save_file
 from tfdsl.files import atomic_file
 from tfdsl.ir.dims import evaluate
 from tfdsl.ir.graph import Graph, Weight, weights
+from tfdsl.ir.paths import names
 from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean, one
 
 Array = npt.NDArray[Any]
 
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # How each element type lies in the file. NumPy has no bfloat16: it is read as the upper half of a float32.
 _FLOATS: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 _INTS: dict[str, Any] = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "U8": np.uint8}
@@ -31,11 +31,12 @@ _KINDS = {"float": _FLOATS, "int": _INTS}
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a file: its element type as the format spells it, its shape and the first of its bytes."""
+    """A tensor in a file: its element type as the format spells it, its shape, and where its bytes begin and end."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
+    stop: int
 
 
 class WeightFile(Mapping[str, Array]):
@@ -48,16 +49,20 @@ class WeightFile(Mapping[str, Array]):
         self.path, self.entries = path, entries
         self._bytes = np.memmap(path, mode="c")  # private pages: writing to a view changes no file
 
-    def __getitem__(self, name: str) -> Array:
+    def raw(self, name: str) -> Array:
+        """A tensor as it is stored, as a view of the file's pages; the halves of bfloat16 come as whole numbers."""
         entry = self.entries[name]
         kind = {**_FLOATS, **_INTS}[entry.dtype]
         count = int(np.prod(entry.shape, dtype=np.int64))
-        raw = np.frombuffer(self._bytes, dtype=np.dtype(kind).newbyteorder("<"), count=count, offset=entry.start)
-        if entry.dtype == "BF16":
-            raw = (raw.astype(np.uint32) << 16).view(np.float32)
-        elif entry.dtype in _FLOATS:
-            raw = raw.astype(np.float32, copy=False)
-        return raw.reshape(entry.shape)
+        flat = np.frombuffer(self._bytes, dtype=np.dtype(kind).newbyteorder("<"), count=count, offset=entry.start)
+        return flat.reshape(entry.shape)
+
+    def data(self, name: str) -> Array:
+        """The bytes of a tensor of any element type."""
+        return self._bytes[self.entries[name].start : self.entries[name].stop]
+
+    def __getitem__(self, name: str) -> Array:
+        return as_float(self.raw(name), self.entries[name].dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -66,10 +71,17 @@ class WeightFile(Mapping[str, Array]):
         return len(self.entries)
 
 
+def as_float(raw: Array, dtype: str) -> Array:
+    """A tensor as it is stored, of an element type as the format spells it, in float32; whole numbers stay such."""
+    if dtype == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.astype(np.float32, copy=False) if dtype in _FLOATS else raw
+
+
 def read(path: str | os.PathLike[str], graph: Graph) -> WeightFile:
     """The weights of a graph from a safetensors file; `SpecError` with all that is missing, left over or misshapen."""
     target = Path(path)
-    entries = _entries(target)
+    entries = contents(target)
     faults = Collector()
     _compare(target, entries, weights(graph), faults)
     faults.check()
@@ -87,9 +99,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array]) -> None:
             raise one("T701", f"cannot write `{path}`: {error}") from None
 
 
-def _entries(path: Path) -> dict[str, Entry]:
+def is_readable(dtype: str, kind: str) -> bool:
+    """Whether weights of a kind ("float", "int") can be read from this element type."""
+    return dtype in _KINDS[kind]
+
+
+def contents(path: Path) -> dict[str, Entry]:
     """The table of contents of a safetensors file."""
-    if path.suffix.lower() in _PICKLES:
+    if path.suffix.lower() in PICKLES:
         raise one(
             "T806",
             f"`{path}` is a pickle by its name, and is not opened",
@@ -109,7 +126,7 @@ def _entries(path: Path) -> dict[str, Entry]:
         raise _unreadable(path, reason) from None
     header.pop("__metadata__", None)
     return {
-        name: Entry(entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
+        name: Entry(entry["dtype"], tuple(entry["shape"]), *(8 + size + offset for offset in entry["data_offsets"]))
         for name, entry in header.items()
     }
 
@@ -164,29 +181,3 @@ def _count(found: list[str]) -> str:
 
 def _quoted(paths: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names(paths))
-
-
-def names(paths: Iterable[str]) -> list[str]:
-    """Paths for a message, where those that differ in one number only are one: `h.{0-2,5}.weight`."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for path in paths:
-        match = re.match(r"((?:[^.]+\.)*?)(\d+)(\..*)$", path)
-        key = (match[1], match[3]) if match else (path, "")
-        groups.setdefault(key, []).append(match[2] if match else "")
-    shown = []
-    for (before, after), numbers in groups.items():
-        if len(numbers) == 1:
-            shown.append(before + numbers[0] + after)
-        else:
-            shown.append(f"{before}{{{_ranges(sorted(int(number) for number in numbers))}}}{after}")
-    return shown
-
-
-def _ranges(numbers: list[int]) -> str:
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

@@ -151,7 +151,8 @@ def _gelu(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
 
 
 def _softplus(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
-    # The operator SoftPlus is off by 2e-6 below zero, where the result itself is small. log(1 + e) is 2 atanh(e / (2 + e)).
+    # The operator SoftPlus is off by 2e-6 below zero, where the result itself is small; so log(1 + e) is written as
+    # 2 atanh(e / (2 + e)), which loses no digits.
     two = b.scalar(2, "float")
     small = b.emit("exp", b.emit("negative", b.emit("abs", x)))
     rest = b.emit("multiply", b.emit("atanh", b.emit("divide", small, b.emit("add", small, two))), two)

@@ -25,6 +25,7 @@ TAKE_NUMBERS = (
     *("add", "sub", "mul", "div", "pow", "floordiv", "mod", "maximum", "minimum", "where"),
     *("eq", "ne", "lt", "le", "gt", "ge", "both", "either"),
 )
+_STRING = re.compile(r"""(["']).*?\1""")
 WIDEST_INLINE = 72
 WIDEST_OPERANDS = 84
 WIDEST_RETURN = 96
@@ -50,21 +51,23 @@ def wrap(line: str) -> list[str]:
     """A statement over several lines, if it is a long call: one argument a line."""
     if len(line) <= WIDEST_LINE or not line.endswith(")"):
         return [line]
+    # Brackets and commas inside strings are no structure.
+    bare = _STRING.sub(lambda string: "_" * len(string[0]), line)
     depth = 0
     opening = len(line)
     for position in range(len(line) - 1, -1, -1):
-        depth += (line[position] in ")]}") - (line[position] in "([{")
+        depth += (bare[position] in ")]}") - (bare[position] in "([{")
         if depth == 0:
             opening = position
             break
-    if line[opening - 1] in " =([{" or len(line) - opening < MINIMUM_WRAP:
+    if bare[opening - 1] in " =([{" or len(line) - opening < MINIMUM_WRAP:
         return [line]
     indent = line[: len(line) - len(line.lstrip())]
     arguments: list[str] = [""]
     depth = 0
-    for character in line[opening + 1 : -1]:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
+    for character, mark in zip(line[opening + 1 : -1], bare[opening + 1 : -1], strict=True):
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == "," and depth == 0:
             arguments.append("")
         else:
             arguments[-1] += character

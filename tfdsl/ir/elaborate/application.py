@@ -33,7 +33,8 @@ def configure(
     takes_none = not (op.operands if op else base_block(layer.callee).inputs)  # type: ignore[arg-type]
     if not positional and not takes_none and not _gives_all(layer):
         return layer
-    name = layer.name or (hint if takes_none and hint else tree.callee.parts[-1].text)
+    own = op.place if op is not None and op.place else tree.callee.parts[-1].text
+    name = layer.name or (hint if takes_none and hint else own)
     span = tree.name.span if tree.name else tree.callee.span
     return apply(body, layer, body.place.claim(name, body.application, span), name, positional, tree)
 

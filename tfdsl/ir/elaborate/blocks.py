@@ -75,7 +75,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
         if given.expression is not None and given.body is not None and body.sees(given.body.frame)
     }
     defaults = {name: each.default for name, each in parameters.items() if each.default is not None}
-    frame = Frame(place.path, block.name.text, {}, spelled, declared=defaults, span=span)
+    frame = Frame(place.path, block.name.text, {}, spelled, declared=defaults, span=span, declaration=block)
     inside = Body(
         body.session,
         home(declared).module,

@@ -168,7 +168,8 @@ def _turn(
     if statement.index is not None:
         names[statement.index.text] = turn
     path = place.join("*")
-    frame = Frame(path, body.base or body.frame.block, names, span=statement.span)
+    declaration = body.frame.declaration
+    frame = Frame(path, body.base or body.frame.block, names, span=statement.span, declaration=declaration)
     region = Region(new_graph(path, frame), body.region, captures)
     inside = Body(
         body.session,

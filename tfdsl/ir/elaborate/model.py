@@ -77,7 +77,7 @@ def _elaborate(
     settings = {**overrides_of(declared, session.faults), **overrides}
     _check_names(session.faults, declared, block, parameters, overrides, optional)
     defaults = {name: each.default for name, each in parameters.items() if each.default is not None}
-    frame = Frame("", declared.name, {}, declared=defaults, span=block.name.span)
+    frame = Frame("", declared.name, {}, declared=defaults, span=block.name.span, declaration=block)
     graph = new_graph(declared.name, frame)
     region = Region(graph)
     body = Body(session, home(declared).module, region, Place(""), frame, ())

@@ -31,6 +31,10 @@ def apply_op(
     span = tree.span
     if op.name == "weight":
         return _apply_weight(body, op, given, place, positional, span)
+    if op.name == "route":
+        from tfdsl.ir.elaborate.routing import apply_route
+
+        return apply_route(body, op, given, place, positional, tree)
     operands, spans, given = _operands(body, op, given, positional, span)
     filled = settings.read(body, op, given, operands, span)
     mask = filled.get("mask")
