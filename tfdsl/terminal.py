@@ -22,7 +22,7 @@ _TRACEBACK = "TFM_TRACEBACK"
 _STYLES: tuple[tuple[re.Pattern[str], dict[str, Any]], ...] = (
     (re.compile(r"error(\[\w+\])?:"), {"fg": "red", "bold": True}),
     (re.compile(r"help:"), {"fg": "green", "bold": True}),
-    (re.compile(r" *(-->|::: also|=) "), {"fg": "blue", "bold": True}),
+    (re.compile(r" *(-->|:::|=) "), {"fg": "blue", "bold": True}),
     (re.compile(r"[ \d]*\|(?= |$)"), {"fg": "blue", "bold": True}),
 )
 _CARETS = re.compile(r"\^.*")

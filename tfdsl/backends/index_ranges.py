@@ -49,7 +49,7 @@ def _needed_by(graph: Graph, user: Node, place: int, sizes: Mapping[str, int]) -
     limit = _limit(graph, user, place)
     if limit is not None:
         return Range(0, evaluate(limit, sizes))
-    if user.op == "repeat":
+    if user.op == "repeat" or (user.op == "route" and place > 2):
         return _needed_by_loop(graph, user, place, sizes)
     results = (_needed(graph, Value(user.id, index), sizes) for index in range(len(user.types)))
     if user.op in _HAND_ON:
@@ -74,6 +74,8 @@ def _limit(graph: Graph, user: Node, place: int) -> Size | None:
         return operands[1].dims[0]
     if user.op in ("gather", "take_along") and place == 1 and operands[0] is not None:
         return operands[0].dims[settings.axis]
+    if user.op == "route" and place == 1:
+        return len(settings.turns)
     if user.op == "one_hot":
         return settings.classes  # type: ignore[no-any-return]
     return None
@@ -82,10 +84,11 @@ def _limit(graph: Graph, user: Node, place: int) -> Size | None:
 def _needed_by_loop(graph: Graph, loop: Node, place: int, sizes: Mapping[str, int]) -> Range:
     """What the bodies of a loop need of an operand; a carried one is also needed by what reads the loop's result."""
     needed = Range()
-    if place < loop.attributes["carried"]:
+    if loop.op == "repeat" and place < loop.attributes["carried"]:
         needed = _needed(graph, Value(loop.id, place), sizes)
+    inside = place if loop.op == "repeat" else place - 2  # a route's bodies have no input for choices and weights
     for body in loop.bodies:
-        needed = needed.meet(_needed(body, Value(body.inputs[place]), sizes))
+        needed = needed.meet(_needed(body, Value(body.inputs[inside]), sizes))
     return needed
 
 

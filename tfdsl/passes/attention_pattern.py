@@ -92,7 +92,7 @@ def alike(graph: Graph, left: Value | None, right: Value | None) -> bool:
     if left is None or right is None or left.index != right.index:
         return False
     a, b = graph.node(left), graph.node(right)
-    same = a.op == b.op and a.op not in ("input", "repeat", "dropout", "drop_path") and a.attributes == b.attributes
+    same = a.op == b.op and a.op not in ("input", "repeat", "route", "dropout", "drop_path") and a.attributes == b.attributes
     return same and len(a.inputs) == len(b.inputs) and all(map(lambda x, y: alike(graph, x, y), a.inputs, b.inputs))
 
 

@@ -38,7 +38,8 @@ def merge_common(graph: Graph, report: Report) -> int:
     gone = {node.id for node, _, _ in merged}
     for node, known, readers in merged:
         if not readers or readers - gone:  # what only nodes that are merged too read is part of them
-            report.change(f"`{node.name or node.op}` is computed already, as `{known.name or known.op}`", graph, node)
+            name, other = node.name or node.op, known.name or known.op
+            report.change(f"`{name}` is computed already{f', as `{other}`' if other != name else ''}", graph, node)
     return len(merged)
 
 
@@ -46,7 +47,7 @@ def _key(node: Node, stands_for: Mapping[Value, tuple[int, int]]) -> Hashable:
     """What two nodes share exactly if they compute the same."""
     if node.op == "weight":
         return "weight", node.attributes["path"]
-    if node.op in ("input", "repeat") or is_random(node):
+    if node.op in ("input", "repeat", "route") or is_random(node):
         return "node", node.id
     inputs: list[Any] = [value if value is None else stands_for[value] for value in node.inputs]
     if node.op in _COMMUTATIVE:

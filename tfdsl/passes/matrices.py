@@ -7,7 +7,7 @@ from typing import Any
 
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.passes.paths import matches, nothing_matches
-from tfdsl.passes.report import Report
+from tfdsl.passes.report import Note, Report
 
 # Given a region, a weight and the last value of what is computed from it at build time: the value that takes its place,
 # or why there is none.
@@ -37,9 +37,9 @@ def treat(graph: Graph, pattern: str, report: Report, treatment: Treatment, afte
         if (path, node.type) not in told:
             told.add((path, node.type))
             if isinstance(outcome, str):
-                report.keep(f"`{path}`: {outcome}", region, node)
+                report.kept.append(Note(f"`{path}`: {outcome}", span=node.span))
             else:
-                report.change(f"`{path}` {node.type} {done}", region, node)
+                report.changed.append(Note(f"`{path}` {node.type} {done}", span=node.span))
 
 
 def reads(graph: Graph, value: Value, *ops: str) -> bool:

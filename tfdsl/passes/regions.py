@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.graph import Graph, Node, Value, changing, fed
 
 # What differs from one run to the next while a model trains: two of these are never one.
 _RANDOM = {"dropout": "p", "drop_path": "p", "attend": "drop"}
@@ -24,8 +24,8 @@ class Region:
         node = self.graph.node(value)
         if node.op == "input" and self.loop is not None and self.outer is not None:
             place = self.graph.inputs.index(node.id)
-            captured = self.loop.inputs[place]
-            if place >= self.loop.attributes["carried"] and captured is not None:
+            captured = fed(self.loop)[place]
+            if place >= changing(self.loop) and captured is not None:
                 return self.outer.origin(captured)
         return self, value
 

@@ -10,10 +10,11 @@ from tfdsl.ir.graph import Frame, Graph, Loop, Node, Value, fill_path
 from tfdsl.language.diagnostics import one
 
 MOST_NODES = 1_000_000
+_NODES_AN_EXPERT = 7  # besides those of its body; the first has nothing to be added to
 
 
 def unroll(graph: Graph) -> Graph:
-    """The graph without `repeat` nodes. Raises `SpecError` (T606) for one that would have more than a million nodes."""
+    """The graph without loops and routes. Raises `SpecError` (T606) for one that would have more than a million nodes."""
     count = count_unrolled(graph)
     if count > MOST_NODES:
         span = max(graph.nodes(), key=_size_of).span
@@ -36,10 +37,11 @@ def count_unrolled(graph: Graph) -> int:
 
 def _size_of(node: Node) -> int:
     """How many nodes one becomes; the inputs of a body become what the loop reads."""
-    if node.op != "repeat":
+    if node.op not in ("repeat", "route"):
         return int(node.op != "input")
     sizes = [sum(map(_size_of, body.nodes())) for body in node.bodies]
-    return sum(sizes[body] for body in node.attributes["turns"])
+    own = _NODES_AN_EXPERT * len(node.attributes["turns"]) - 1 if node.op == "route" else 0
+    return own + sum(sizes[body] for body in node.attributes["turns"])
 
 
 class _Turn:
@@ -67,6 +69,8 @@ def _lay_out(flat: Graph, region: Graph, values: dict[Value, Value], turn: _Turn
     for node in region.nodes():
         if node.op == "repeat":
             _turns(flat, node, values, turn)
+        elif node.op == "route":
+            _experts(flat, node, values, turn)
         elif node.op != "input":
             made = _copy(flat, node, values, turn)
             for index in range(len(node.types)):
@@ -86,6 +90,28 @@ def _turns(flat: Graph, loop: Node, values: dict[Value, Value], turn: _Turn) -> 
         carried = [inside[value] for _, value in body.outputs]
     for position, value in enumerate(carried):
         values[Value(loop.id, position)] = value
+
+
+def _experts(flat: Graph, route: Node, values: dict[Value, Value], turn: _Turn) -> None:
+    """Every expert over all rows, each row's result times the weights of the slots that chose the expert."""
+    x, chosen, weight, *captured = (values[value] for value in route.inputs if value is not None)
+    scope = turn.scope(route.scope)
+
+    def node(op: str, *inputs: Value, **attributes: Any) -> Value:
+        return Value(flat.add(op, inputs, attributes, name=op, scope=scope, span=route.span).id)
+
+    total: Value | None = None
+    for expert, variant in enumerate(route.attributes["turns"]):
+        body = route.bodies[variant]
+        inside = {Value(place): value for place, value in zip(body.inputs, (x, *captured), strict=True)}
+        _lay_out(flat, body, inside, _Turn((*turn.loops, Loop(route.attributes["path"], (expert,))), scope))
+        ((_, made),) = body.outputs
+        here = node("eq", chosen, node("constant", value=expert, dtype="int"))
+        share = node("where", here, weight, node("constant", value=0.0, dtype="float"))
+        part = node("mul", inside[made], node("sum", share, axis=1, keep=True))
+        total = part if total is None else node("add", total, part)
+    assert total is not None
+    values[Value(route.id)] = total
 
 
 def _copy(flat: Graph, node: Node, values: Mapping[Value, Value], turn: _Turn) -> Node:

@@ -18,7 +18,7 @@ KINDS = {
     **dict.fromkeys(("linear", "matmul", "einsum", "conv1d", "conv2d"), "matmul"),
     "attend": "attention",
 }
-_NO_ACTIVATION = {"input", "weight", "constant", "prune", "quantize", "dequantize", "repeat"}
+_NO_ACTIVATION = {"input", "weight", "constant", "prune", "quantize", "dequantize", "repeat", "route"}
 
 
 def report(
@@ -77,7 +77,15 @@ class _Count:
             self._count_flops(region, node, turns, inside)
             self._note_largest(node)
             for variant, body in enumerate(node.bodies):
-                self.visit(body, turns * len(turns_of(node, variant)), inside)
+                self.visit(body, turns * self._runs(region, node, variant), inside)
+
+    def _runs(self, region: Graph, node: Node, variant: int) -> int:
+        """How often a body runs: in each of its turns, or once for each expert that a row chooses."""
+        if node.op == "route":
+            chosen = node.inputs[1]
+            assert chosen is not None
+            return evaluate(region.type(chosen).dims[-1], self.sizes)
+        return len(turns_of(node, variant))
 
     def _count_weight(self, region: Graph, node: Node) -> None:
         weight = self._uncounted.pop((node.attributes["path"], node.type), None)

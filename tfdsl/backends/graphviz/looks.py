@@ -55,6 +55,8 @@ LOOKS: dict[str, Look] = {
     # attention
     "attend": Look("Attention", "attention", detail=_heads, constants=(4,)),
     "rotate": Look("Rotary", "attention", constants=(1, 2)),
+    # mixtures of experts
+    "route": Look("Experts", "feed_forward", detail=lambda n, a: f"{len(a.turns)} × {n.bodies[0].frame.block}"),
     # elementwise
     "add": Look("+", shape="circle"),
     "sub": Look("−", shape="circle"),

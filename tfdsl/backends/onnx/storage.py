@@ -57,7 +57,7 @@ def _external(stored: Stored, weights: Mapping[str, Array], file: BinaryIO, loca
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", file.tell()), ("length", _bytes(stored))):
         tensor.external_data.add(key=key, value=str(value))
-    file.write(_content(stored, weights))
+    file.write(content(stored, weights))
     return tensor
 
 
@@ -74,7 +74,7 @@ def _write_model(model: onnx.ModelProto, stored: list[Stored], weights: Mapping[
     file.write(graph)
     for head, each in zip(heads, stored, strict=True):
         file.write(head)
-        file.write(_content(each, weights))
+        file.write(content(each, weights))
 
 
 def _raw_head(stored: Stored) -> bytes:
@@ -107,7 +107,7 @@ def _bytes(stored: Stored) -> int:
     return (count + 1) // 2 if stored.element == onnx.TensorProto.INT4 else count * _ELEMENTS[stored.element].itemsize
 
 
-def _content(stored: Stored, weights: Mapping[str, Array]) -> Any:
+def content(stored: Stored, weights: Mapping[str, Array]) -> Any:
     """The bytes of a weight in its form, without a copy where it already lies that way."""
     try:
         array = np.asarray(weights[stored.path])

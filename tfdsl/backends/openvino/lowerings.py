@@ -283,6 +283,7 @@ LOWERINGS: dict[str, Lowering] = {
 }
 REFUSED: dict[str, str] = {
     "repeat": "unrolled before",
+    "route": "unrolled before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",
 }

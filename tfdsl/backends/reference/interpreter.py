@@ -75,6 +75,10 @@ class Machine:
         filled = OPS[node.op].fill(node.attributes)
         return Attributes({name: self._number(value) for name, value in vars(filled).items()})
 
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """The shape of a node's only result."""
+        return tuple(evaluate(size, self.sizes) for size in node.type.dims)
+
     def _number(self, value: Any) -> Any:
         if isinstance(value, Dim):
             return evaluate(value, self.sizes)

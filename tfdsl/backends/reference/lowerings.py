@@ -225,10 +225,24 @@ def _repeat(machine: Machine, node: Node, *operands: Array) -> tuple[Array, ...]
     return carried
 
 
+def _route(machine: Machine, node: Node, x: Array, chosen: Array, weight: Array, *captured: Array) -> Array:
+    """Each expert over the rows that chose it; a number that names no expert adds nothing."""
+    a = machine.attributes(node)
+    y = np.zeros((len(x), machine.shape(node)[-1]))
+    for expert, body in enumerate(a.turns):
+        here = chosen == expert
+        rows = here.any(axis=-1)
+        if rows.any():
+            (made,) = machine.turn(node.bodies[body], Loop(a.path, (expert,)), (x[rows], *captured))
+            y[rows] += made * np.where(here, weight, 0.0).sum(axis=-1, keepdims=True)[rows]
+    return y
+
+
 LOWERINGS: dict[str, Lowering] = {
     **{op: _plain(compute) for op, compute in _PLAIN.items()},
     "input": _input,
     "weight": _weight,
     "repeat": _repeat,
+    "route": _route,
 }
 REFUSED: dict[str, str] = {}

@@ -15,7 +15,7 @@ from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.names import NotPlain, class_name, identifier, number, same, spell
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.dims import Dim
-from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.graph import Graph, Node, Type, Value, changing, fed
 
 
 @dataclass(eq=False)
@@ -139,14 +139,14 @@ class Program:
                 continue
             sources = [value for value in node.inputs if value is not None and graph.type(value).dtype == "float"]
             sources = [value for value in sources if graph.node(value).op != "constant"]
-            if node.op in ("embedding", "one_hot", "repeat"):
+            if node.op in ("embedding", "one_hot", "repeat", "route"):
                 sources = [Value(-1)]
             if all(value in derived for value in sources):
                 derived |= {Value(node.id, i) for i, t in enumerate(node.types) if t.dtype == "float"}
             for body in node.bodies:
                 inside = {
                     inner
-                    for inner, value in list(zip(body.inputs, node.inputs, strict=True))[node.attributes["carried"] :]
+                    for inner, value in list(zip(body.inputs, fed(node), strict=True))[changing(node) :]
                     if value in derived
                 }
                 self._derive(body, inside)

@@ -212,6 +212,8 @@ class Constructor:
         return index in self.program.class_for(path, "").settings
 
     def _layer_class_name(self, node: Node) -> str:
+        if node.op == "route":
+            return class_name(self.program.region_unit(node.bodies[0]).frame.block)
         name = node.attributes["path"].rpartition(".")[2]
         owner = class_name(self.unit.frame.block)
         if name in ("h", "layer", "layers", "block", "blocks"):

@@ -315,7 +315,7 @@ class Forward:
         if weight is None or self.graph.node(weight).op != "weight":
             return None
         path = self.graph.node(weight).attributes["path"].rpartition(".")[0]
-        if not layers.serves(self.program.layers.get(path), self.graph, node):
+        if path == self.scope.path or not layers.serves(self.program.layers.get(path), self.graph, node):
             return None
         x = site.arg(0)
         if node.op == "conv1d":

@@ -64,6 +64,17 @@ def attention(
         weights = weights.masked_fill(~allowed, 0.0)
     return F.dropout(weights, drop) @ v
 ''',
+    "route": '''
+def route(x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList, *rest: Tensor) -> Tensor:
+    """For each row of x, the sum over its chosen experts [rows, k] of weight times what the expert makes of the row."""
+    total = None
+    for number, expert in enumerate(experts):
+        rows, slots = torch.where(chosen == number)
+        part = expert(x[rows], *rest) * weight[rows, slots, None]
+        total = part.new_zeros(x.shape[0], part.shape[-1]) if total is None else total
+        total = total.index_add(0, rows, part)
+    return total
+''',
     "dequantize": '''
 def dequantize(q: Tensor, scale: Tensor) -> Tensor:
     """Whole numbers times their scales: one a row, or one a group of the last axis."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfdsl.backends.torch import structure
+from tfdsl.backends.torch.lowerings import Code, Site
 from tfdsl.backends.torch.names import identifier
 from tfdsl.ir.graph import Node, Value
 from tfdsl.language.diagnostics import SpecError, one
@@ -29,6 +30,18 @@ def write_loop(forward: Forward, node: Node) -> None:
             _plain(forward, node, bodies, names, captured)
     for index, name in enumerate(names):
         forward.rename(Value(node.id, index), name)
+
+
+def routed(site: Site) -> Code:
+    """The call that sends rows to the experts of a `ModuleList`, each of which sees those that chose it only."""
+    forward, node = site.forward, site.node
+    unit = forward.program.region_unit(node.bodies[0])
+    extras = forward.program.method(unit).extras
+    forward.needs_helper("route")
+    experts = forward.module(node.attributes["path"])
+    arguments = [*(site.arg(place) for place in range(3)), experts]
+    arguments += [site.arg(place) for place in range(3, len(site.args))]
+    return Code(f"route({', '.join([*arguments, *forward.extra_arguments(extras)])})")
 
 
 def _enter(forward: Forward, node: Node, carried: int) -> list[str]:

@@ -423,6 +423,12 @@ def _repeat(s: Site) -> Code:
     return Code("")
 
 
+def _route(s: Site) -> Code:
+    from tfdsl.backends.torch.loops import routed
+
+    return routed(s)
+
+
 LOWERINGS: dict[str, Lowering] = {
     "linear": _linear,
     "embedding": lambda s: Code(f"F.embedding({s.arg(0)}, {s.arg(1)})"),
@@ -502,6 +508,7 @@ LOWERINGS: dict[str, Lowering] = {
     "constant": lambda s: s.forward.constant(s.node),
     "input": lambda s: s.forward.code(Value(s.node.id)),
     "repeat": _repeat,
+    "route": _route,
 }
 
 REFUSED: dict[str, str] = {
