@@ -345,7 +345,9 @@ def test_a_model_in_memory_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_more_than_two_gigabytes(tmp_path: Path) -> None:
+def test_more_than_two_gigabytes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if request.config.getoption("-m") != "heavy":
+        pytest.skip("writes more than two gigabytes")
     rows, features = 70_000, 8192
     f = Flat()
     table = f.weight("wte.weight", rows, features)
@@ -357,6 +359,11 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx").stat().st_size < 10_000
     found = session(tmp_path / "model.onnx")({"ids": np.array([[rows - 1]])})
     np.testing.assert_array_equal(found["output"][0, 0], values[-1])
+    (tmp_path / "model.onnx.data").unlink()
+
+
+def test_the_limit_leaves_room_below_two_gigabytes() -> None:
+    assert storage.INLINE_LIMIT < 2**31 - 2**28
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from op_cases import CASES, Case
 from op_cases import random_inputs as case_inputs
 from random_graphs import SIZES, graphs
@@ -156,6 +157,160 @@ PASSES_OF_ALL: dict[str, Callable[[Graph], Graph]] = {
     "clean": lambda graph: clean(graph)[0],
     "fuse_attention": lambda graph: fuse_attention(graph)[0],
 }
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_fused_attention_is_the_same_whatever_it_was_written_as(data: st.DataObject) -> None:
+    graph = parse_graph(written(data.draw))
+    verify(graph)
+    fused, report = fuse_attention(graph)
+    verify(fused, "fuse_attention")
+    assert len(report.changed) + len(report.kept) == 1
+    assert not any(node.op == "softmax" for node in fused.nodes()) or not report.changed
+    for sizes in ({"batch": 1, "seq": 1, "memory": 1}, {"batch": 2, "seq": 5, "memory": 3}):
+        inputs = random_inputs(graph, sizes, data.draw(st.integers(0, 9)))
+        values = trial(graph, 1)
+        wanted, found = (reference.run(each, values, inputs)["y"] for each in (graph, fused))
+        told = np.isfinite(wanted)  # a query that sees nothing is NaN by minus infinity, and zero for `attend`
+        np.testing.assert_allclose(found[told], wanted[told], rtol=1e-9, atol=1e-9)
+
+
+def written(draw: Any) -> str:
+    """Attention with random steps between the product and the softmax, in random order."""
+    keys = draw(st.sampled_from(["seq", "memory"]))
+    scores = f"[batch, 2, seq, {keys}]"
+    lines = [
+        f"graph Written(q: [batch, 2, seq, 4], k: [batch, 2, {keys}, 4], v: [batch, 2, {keys}, 4],",
+        f"p: bool[seq, {keys}], m: [memory]) {{",
+        "%iq = positions(%q, axis=2) : int[seq]",
+        '%i = rearrange(%iq, "q -> q 1") : int[seq, 1]',
+        f"%j = positions(%k, axis=2) : int[{keys}]",
+        f"%t = swap(%k) : [batch, 2, 4, {keys}]",
+        f"%s = matmul(%q, %t) : {scores}",
+    ]
+    for place in range(draw(st.integers(0, 4))):
+        _step(draw, lines, str(place), scores, keys)
+    if draw(st.booleans()):
+        lines.append(f"%w = softmax(%s) : {scores}".replace("%s)", f"{_last(lines)})"))
+    else:
+        row = "[batch, 2, seq, 1]"
+        lines += [
+            f"%e = exp({_last(lines)}) : {scores}",
+            f"%n = sum(%e, keep=true) : {row}",
+            f"%w = div(%e, %n) : {scores}",
+        ]
+    return "\n".join([*lines, "%y = matmul(%w, %v) : [batch, 2, seq, 4]", "return y: %y", "}"])
+
+
+def _last(lines: list[str]) -> str:
+    return lines[-1].partition(" ")[0]
+
+
+def _step(draw: Any, lines: list[str], place: str, scores: str, keys: str) -> None:
+    """One step from the last value on."""
+    last, name = _last(lines), f"%s{place}"
+    kind = draw(st.sampled_from(["scale", "bias", "cap", "temperature", "where", "added", "negated"]))
+    if kind == "scale":
+        lines.append(
+            f"{name} = {draw(st.sampled_from(['mul', 'div']))}({last}, {draw(st.sampled_from([0.5, 2.0]))}) : {scores}"
+        )
+    elif kind == "bias":
+        lines.append(
+            f"{name} = {draw(st.sampled_from(['add', 'sub']))}({last}, @b{place}: [2, 1, 1] = zeros) : {scores}"
+        )
+    elif kind == "cap":
+        lines += [f"%h{place} = tanh({last}) : {scores}", f"{name} = mul(%h{place}, 3.0) : {scores}"]
+    elif kind == "temperature":
+        lines.append(f"{name} = mul({last}, @t{place}: [2, 1, 1] = ones) : {scores}")
+    elif kind == "negated":
+        lines.append(f"{name} = neg({last}) : {scores}")
+    else:
+        condition = _condition(draw, lines, place, keys)
+        fill = draw(st.sampled_from(["-1e9", "-1e4", "-10.0", "float(-inf)"]))
+        if kind == "where":
+            sides = draw(st.permutations([last, fill]))
+            lines.append(f"{name} = where({condition}, {', '.join(sides)}) : {scores}")
+        else:
+            sides = draw(st.permutations(["0.0", "-1e5"]))  # more would cost the scores their last digits
+            lines.append(f"%a{place} = where({condition}, {', '.join(sides)}) : [seq, {keys}]")
+            lines.append(f"{name} = add({last}, %a{place}) : {scores}")
+
+
+def _condition(draw: Any, lines: list[str], place: str, keys: str) -> str:
+    """A condition [seq, keys] over positions, or of the data, or of both."""
+    type_ = f"bool[seq, {keys}]"
+    offset, op = draw(st.integers(-2, 2)), draw(st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne"]))
+    lines.append(f"%o{place} = add(%i, {offset}) : int[seq, 1]")
+    left, right = draw(st.permutations([f"%o{place}", "%j"]))
+    if draw(st.booleans()):
+        lines.append(f"%d{place} = sub({left}, {right}) : int[seq, {keys}]")
+        lines.append(f"%m{place} = abs(%d{place}) : int[seq, {keys}]")
+        left, right = f"%m{place}", str(draw(st.integers(0, 3)))
+    lines.append(f"%c{place} = {op}({left}, {right}) : {type_}")
+    found = f"%c{place}"
+    if draw(st.booleans()):
+        lines.append(f"%f{place} = negate({found}) : {type_}")
+        found = f"%f{place}"
+    if draw(st.booleans()):
+        other = draw(st.sampled_from(["%p", "%past"]))
+        if other == "%past":
+            lines.append(f"%past{place} = le(%j, %i) : {type_}")
+            other = f"%past{place}"
+        lines.append(f"%g{place} = {draw(st.sampled_from(['both', 'either']))}({found}, {other}) : {type_}")
+        found = f"%g{place}"
+    return found
+
+
+def chain(op: str, operand: str, count: int, type_: str) -> str:
+    """Nodes %c0, %c1, ... that each read the one before twice."""
+    lines = [f"%c0 = {op}({operand}, {operand}) : {type_}"]
+    lines += [f"%c{each} = {op}(%c{each - 1}, %c{each - 1}) : {type_}" for each in range(1, count)]
+    return "\n".join(lines)
+
+
+LONG = """
+graph Long(q: [batch, 2, seq, 4], k: [batch, 2, 4, seq], v: [batch, 2, seq, 4], p: bool[seq, seq]) {{
+  %i = iota(size=seq) : int[seq]
+  %j = rearrange(%i, "q -> q 1") : int[seq, 1]
+  %past = le(%i, %j) : bool[seq, seq]
+  %zero = sub(%i, %i) : int[seq]
+  %product = matmul(%q, %k) : [batch, 2, seq, seq]
+  {chain}
+  {use}
+  %weights = softmax(%scores) : [batch, 2, seq, seq]
+  %y = matmul(%weights, %v) : [batch, 2, seq, 4]
+  return y: %y
+}}
+"""
+
+
+@pytest.mark.parametrize("count", [60, 3000])
+@pytest.mark.parametrize(
+    ("nodes", "use"),
+    [
+        (("both", "%past", "bool[seq, seq]"), "%scores = where(%c{last}, %product, -1e9) : [batch, 2, seq, seq]"),
+        (("both", "%p", "bool[seq, seq]"), "%scores = where(%c{last}, %product, -1e9) : [batch, 2, seq, seq]"),
+        (("add", "%product", "[batch, 2, seq, seq]"), "%scores = neg(%c{last}) : [batch, 2, seq, seq]"),
+        (
+            ("maximum", "%zero", "int[seq]"),
+            "%near = le(%c{last}, %j) : bool[seq, seq]\n%scores = where(%near, %product, -1e9) : [batch, 2, seq, seq]",
+        ),
+        (
+            ("add", "%zero", "int[seq]"),
+            "%near = le(%c{last}, %j) : bool[seq, seq]\n%scores = where(%near, %product, -1e9) : [batch, 2, seq, seq]",
+        ),
+    ],
+)
+def test_long_chains_are_neither_slow_nor_too_deep(nodes: tuple[str, str, str], use: str, count: int) -> None:
+    op, operand, type_ = nodes
+    text = LONG.format(chain=chain(op, operand, count, type_), use=use.replace("{last}", str(count - 1)))
+    graph = parse_graph(text)
+    fused, report = fuse_attention(graph)
+    verify(fused)
+    assert len(report.changed) + len(report.kept) == 1
+    cleaned, _ = clean(graph)
+    verify(cleaned)
 
 
 # --- pruning and quantisation ----------------------------------------------------------------------------------------

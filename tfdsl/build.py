@@ -123,8 +123,11 @@ def values_of(graph: Graph, weights: Any, seed: int | None) -> Mapping[str, Any]
         from tfdsl.weights import read
 
         return read(weights, graph)
+    from tfdsl.checkpoints.tensors import Checkpoint
     from tfdsl.weights.arrays import from_arrays
 
+    if isinstance(weights, Checkpoint):  # it was compared with the graph when it was opened
+        return weights
     return from_arrays(weights, graph)
 
 

@@ -232,7 +232,7 @@ def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: s
 @with_passes
 @click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="What to build.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
-@click.option("--weights", metavar="FILE", help="Weights to build with, as safetensors.")
+@click.option("--weights", metavar="FILE|DIR", help="Weights to build with: safetensors, or a published checkpoint.")
 @click.option("--seed", type=click.IntRange(0), help="Build with weights as the initialisers draw them.")
 def build(
     spec: str,
@@ -275,6 +275,33 @@ def verify(
     verdict = _optimized(_load(spec, settings, inputs), plan, passes).verify(targets or None, seed=seed)
     click.echo(render(verdict))
     return 0 if verdict.passed else FAULTS
+
+
+@tfm.command("import")
+@click.argument("checkpoint", metavar="DIR")
+@click.option("-o", "--output", required=True, metavar="SPEC.tfm", help="The spec to write.")
+@click.option("--name", metavar="NAME", help="The name of the model; that of the folder, if none is given.")
+def import_(checkpoint: str, output: str, name: str | None) -> None:
+    """Write the spec of a published checkpoint: a folder of config.json and safetensors."""
+    from tfdsl.checkpoints.importing import import_folder
+
+    made = import_folder(checkpoint, output, name)
+    say(f"{made.path}: {made.model} extends {made.base}, with {len(made.settings)} parameters of its own")
+    if not made.weights:
+        say(f"{checkpoint} has no weights; the configuration alone was read")
+
+
+@tfm.command()
+@with_model
+@click.option("--weights", required=True, metavar="FILE|DIR", help="Weights, or a checkpoint of the same family.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
+@click.option("--mapping", metavar="NAME", help="The mapping to use, where the model has several.")
+def export(
+    spec: str, settings: dict[str, str], inputs: tuple[str, ...], weights: str, output: str, mapping: str | None
+) -> None:
+    """Write a model as a published checkpoint: config.json and model.safetensors in the naming of its mapping."""
+    for path in _load(spec, settings, inputs).export(output, weights=weights, mapping=mapping):
+        click.echo(path)
 
 
 @tfm.command()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from tfdsl.checkpoints.fields import PREFIX, Chooses, Each, FieldRule, Holds, read_field
+from tfdsl.checkpoints.fields import PREFIX, Chooses, Each, FieldRule, Holds, Target, read_field
 from tfdsl.checkpoints.names import pattern
 from tfdsl.checkpoints.weight_rules import NO_TENSOR, Correspondence, WeightRule
 from tfdsl.ir.elaborate.expressions import evaluate
@@ -154,6 +154,6 @@ def check_field(rule: FieldRule, parameters: Parameters | None) -> None:
         scope.env[form.index] = 0
         trees = [form.count, form.item]
     elif isinstance(form, Chooses):
-        trees = [each for pair in form.pairs for each in pair]
+        trees = [each for pair in form.pairs for each in pair if not isinstance(each, Target)]
     for tree in trees:
         evaluate(scope, tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdsl.ir.elaborate import Override, elaborate
@@ -104,7 +105,8 @@ class Model:
     def to_torch(self, *, weights: Any = None, seed: int | None = None) -> torch.nn.Module:
         """A PyTorch module, made from the source that a build would write.
 
-        `weights` is a safetensors file, arrays or tensors by path, or a module; `seed` draws initial ones. Without
+        `weights` is a safetensors file, the folder of a published checkpoint, arrays or tensors by path, or a module;
+        `seed` draws initial ones. Without
         either the module draws its own. Raises `SpecError`.
         """
         from tfdsl.build import find_target, load_backend, require_values, values_of
@@ -112,7 +114,7 @@ class Model:
 
         backend = load_backend("torch")
         require_values(self.graph, find_target("torch"), weights is not None or seed is not None)
-        values = values_of(self.graph, weights, seed)
+        values = values_of(self.graph, self._opened(weights), seed)
         graph, stored = (self.graph, None) if values is None else materialise(self.graph, values)
         return backend.make(graph, stored)
 
@@ -150,7 +152,7 @@ class Model:
 
         require_values(self.graph, find_target(target), weights is not None or seed is not None)
         backend = load_backend(target)
-        backend.build(self.graph, values_of(self.graph, weights, seed), path, dims=dict(dims or {}))
+        backend.build(self.graph, values_of(self.graph, self._opened(weights), seed), path, dims=dict(dims or {}))
 
     def build(
         self,
@@ -164,7 +166,24 @@ class Model:
         """Build for a target ("torch", "onnx", "openvino") into a folder. Raises `SpecError`."""
         from tfdsl.build import build
 
-        return build(self.graph, target, directory, weights=weights, seed=seed, dims=dims)
+        return build(self.graph, target, directory, weights=self._opened(weights), seed=seed, dims=dims)
+
+    def export(self, directory: str | os.PathLike[str], *, weights: Any, mapping: str | None = None) -> tuple[Path, ...]:
+        """Write `config.json` and `model.safetensors` in the naming of published checkpoints; the files that were written.
+
+        `mapping` names the one to use where the model has several. Raises `SpecError`.
+        """
+        from tfdsl.checkpoints.exporting import export
+
+        return export(self, weights, directory, mapping)
+
+    def _opened(self, weights: Any) -> Any:
+        """What was given as weights; the folder of a checkpoint as the weights in it."""
+        if not isinstance(weights, (str, os.PathLike)) or not os.path.isdir(weights):
+            return weights
+        from tfdsl.checkpoints.reading import read_weights
+
+        return read_weights(weights, self)
 
     def verify(self, targets: Sequence[str] | None = None, *, seed: int = 0, tolerance: float | None = None) -> Verdict:
         """Compare targets (all that are installed, if none are named) with the reference on random inputs."""
@@ -187,12 +206,12 @@ def choose(module: Module, name: str | None) -> Declared:
             raise one("T315", f"`{name}` of `{shown}` is a block, and only models stand alone")
         help_ = did_you_mean(name, models, f"its models are {', '.join(models)}" if models else "it declares no model")
         raise one("T315", f"`{shown}` has no model `{name}`", help=help_)
-    bases = [declared for declared in models.values() if isinstance(declared.item, syntax.Block)]
+    bases = [declared for declared in models.values() if isinstance(declared.item, syntax.Block)] or list(models.values())
     if len(bases) == 1:
         return bases[0]
     if not models:
         raise one("T315", f"`{shown}` declares no model")
-    candidates = [declared.name for declared in bases] or list(models)
+    candidates = [declared.name for declared in bases]
     raise one(
         "T315",
         f"`{shown}` has {len(candidates)} models to choose from",

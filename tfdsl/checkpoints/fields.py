@@ -3,11 +3,12 @@
 The left side of such a rule is `config.` and the name of the field, with dots for what lies deeper; `?` after it says that the
 field may be absent. The right side is one of:
 
-- a parameter: the field sets it, and `null` (or, with `?`, absence) leaves it at its default. `rotary.factor` is the setting
-  `factor` of the layer that the parameter `rotary` holds;
-- `set(PARAMETER, absent=VALUE)`: the same, where absence means a value of theirs that is not our default;
-- `choose(PARAMETER, [THEIRS, OURS], ...)`: each of their values stands for an expression of ours, a layer for instance; a list
-  of theirs is taken element by element;
+- a parameter: the field sets it, and `null` (or, with `?`, absence) leaves it at its default. `rotary.factor` is the
+  setting `factor` of the layer that the parameter `rotary` holds;
+- `set(PARAMETER, absent=OURS)`: the same, where absence and `null` mean another expression of ours than the default;
+- `choose(PARAMETER, [THEIRS, OURS], ...)`: each of their values stands for an expression of ours, a layer for instance; a
+  list of theirs is taken element by element. In `[window, causal & window(window)]` the name of a parameter stands for every
+  other value, and that parameter is set to it;
 - `labels(PARAMETER)`: the field names the classes, and the parameter is their number;
 - an expression of the parameters, or of none: the field must have that value. `one_of(a, b)` allows several, the first of
   which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1;
@@ -71,7 +72,7 @@ class Chooses:
     """Values of theirs, each with what a parameter is then."""
 
     target: Target
-    pairs: tuple[tuple[syntax.Expression, syntax.Expression], ...]
+    pairs: tuple[tuple[syntax.Expression | Target, syntax.Expression], ...]
     absent: syntax.Expression | None = None
 
 
@@ -149,23 +150,25 @@ def _arguments(
 
 
 def _set(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    plain, absent = _arguments(tree, 1, 1, "set(parameter, absent=value)")
+    plain, absent = _arguments(tree, 1, 1, "set(parameter, absent=ours)")
     return Sets(_target(plain[0], parameters), absent)
 
 
 def _labels(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    plain, absent = _arguments(tree, 1, 1, "labels(parameter, absent=value)")
+    plain, absent = _arguments(tree, 1, 1, "labels(parameter, absent=ours)")
     return Labels(_target(plain[0], parameters), absent)
 
 
 def _choose(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    usage = "choose(parameter, [theirs, ours], ..., absent=theirs)"
+    usage = "choose(parameter, [theirs, ours], ..., absent=ours)"
     plain, absent = _arguments(tree, 2, None, usage)
-    pairs = []
+    pairs: list[tuple[syntax.Expression | Target, syntax.Expression]] = []
     for pair in plain[1:]:
         if not isinstance(pair, syntax.ListOf) or len(pair.items) != 2:
             raise Fault("T622", "a choice is a pair, [theirs, ours]", pair.span, help=usage)
-        pairs.append((pair.items[0], pair.items[1]))
+        theirs, ours = pair.items
+        named = isinstance(theirs, syntax.Path) and theirs.parts[0].text in parameters
+        pairs.append((_target(theirs, parameters) if named else theirs, ours))
     return Chooses(_target(plain[0], parameters), tuple(pairs), absent)
 
 

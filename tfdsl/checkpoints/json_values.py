@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from tfdsl.ir.elaborate.values import Given, Instance, Layer, Place
+from tfdsl.ir.elaborate.parameters import Override, declared_parameters
+from tfdsl.ir.elaborate.scopes import parameters_of
+from tfdsl.ir.elaborate.values import Fault, Instance, Layer, Place, Poisoned
+from tfdsl.ir.op import Op
 from tfdsl.language import syntax
-from tfdsl.language.diagnostics import Span
+from tfdsl.language.diagnostics import Collector, Span
+from tfdsl.language.modules import Declared, base_block
 
 LARGEST = 2**53  # beyond it, readers of JSON disagree
 
@@ -45,15 +48,21 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, (Layer, Instance)) and isinstance(other, (Layer, Instance)):
         one, other = layer_of(one), layer_of(other)
         assert one is not None and other is not None
-        if one.callee is not other.callee and getattr(one.callee, "item", one) is not getattr(other.callee, "item", 0):
-            return False
-        keys = {*one.given, *other.given}
-        return all(same(setting(one, key), setting(other, key)) for key in keys)
+        return _same_callee(one.callee, other.callee) and all(
+            same(setting(one, key), setting(other, key)) for key in {*one.given, *other.given}
+        )
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return bool(one == other)
+
+
+def _same_callee(one: Op | Declared, other: Op | Declared) -> bool:
+    """Whether two layers are of one op or block; a file that was read twice has each of its blocks twice."""
+    if isinstance(one, Declared) and isinstance(other, Declared):
+        return (one.name, one.module.path) == (other.name, other.module.path)
+    return one is other
 
 
 def layer_of(value: Any) -> Layer | None:
@@ -63,40 +72,23 @@ def layer_of(value: Any) -> Layer | None:
 
 def known_settings(layer: Layer) -> list[str]:
     """The names of the settings that a layer may be given."""
-    from tfdsl.ir.elaborate.parameters import declared_parameters
-    from tfdsl.language.diagnostics import Collector
-    from tfdsl.language.modules import Declared, base_block
-
     if isinstance(layer.callee, Declared):
         return list(declared_parameters(base_block(layer.callee), Collector()))
     return [each.name for each in layer.callee.attributes]
 
 
-NOTHING = Place("")  # what a setting has that a layer was not given and that no default says
+NOTHING = Place("")  # stands for a setting that depends on what the layer is applied to
 
 
 def setting(layer: Layer, name: str) -> Any:
     """The value of a setting of a layer: the one given, or its default."""
-    from tfdsl.ir.elaborate.parameters import Override
-    from tfdsl.ir.elaborate.scopes import parameters_of
-    from tfdsl.ir.elaborate.values import Fault, Poisoned
-    from tfdsl.language.modules import Declared
-
     if name in layer.given:
         return layer.given[name].value
     if not isinstance(layer.callee, Declared):
         return next((each.default for each in layer.callee.attributes if each.name == name), NOTHING)
-    overrides = {key: _override(given) for key, given in layer.given.items()}
+    overrides = {key: Override(None, each.value, None, each.span, "given") for key, each in layer.given.items()}
+    parameters = parameters_of(layer.callee, overrides)
     try:
-        return parameters_of(layer.callee, overrides).value(name)
+        return parameters.value(name) if name in parameters else NOTHING
     except (Fault, Poisoned):
-        return NOTHING  # it depends on the sizes of the layer's input
-
-
-def _override(given: Given) -> Any:
-    from tfdsl.ir.elaborate.parameters import Override
-
-    return Override(None, given.value, None, given.span, "given")
-
-
-__all__ = ["NOTHING", "as_expression", "as_json", "known_settings", "layer_of", "same", "setting"]
+        return NOTHING

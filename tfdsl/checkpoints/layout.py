@@ -230,17 +230,15 @@ def _numbers(found: list[OurWeight], by_pattern: Mapping[str, list[Weight]]) -> 
     """Every assignment of numbers to the placeholders of a rule for which all its weights are there."""
     assignments: list[dict[str, int]] = [{}]
     for leaf in sorted(found, key=lambda leaf: -len(leaf.indices)):
+        named = {each for each in leaf.indices if isinstance(each, str)}
         own = {
             tuple(sorted(each.items())): each
             for weight in by_pattern.get(leaf.path, ())
             for box in weight.boxes
             for each in _of_box(leaf.indices, box)
         }
-        bound = set(assignments[0]) if assignments else set()
-        if set(each for each in leaf.indices if isinstance(each, str)) <= bound:
-            assignments = [
-                one for one in assignments if tuple(sorted((k, one[k]) for k in set(leaf.indices) & bound)) in own
-            ]
+        if assignments and named <= set(assignments[0]):
+            assignments = [one for one in assignments if tuple(sorted((each, one[each]) for each in named)) in own]
         else:
             assignments = [
                 {**one, **each}

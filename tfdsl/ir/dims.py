@@ -1,9 +1,9 @@
 """Symbolic sizes: polynomials over named sizes, with equality and exact division.
 
-A size is a plain `int` or a `Dim`. A `Dim` is a sum of terms, each a rational coefficient times powers of atoms; an atom
-is a name bound at run time (`batch`, `seq`) or a floor, remainder, minimum or maximum that does not simplify. Terms may
-have rational coefficients and negative powers, so that `4 * (seq / 4)` is `seq`; whether such a quotient is exact is
-asked of `Facts`, which are what the `require` statements of a spec promise.
+A size is a plain `int` or a `Dim`. A `Dim` is a sum of terms, each a rational coefficient times powers of atoms; an
+atom is a name bound at run time (`batch`, `seq`) or a floor, remainder, minimum or maximum that does not simplify.
+Terms may have rational coefficients and negative powers, so that `4 * (seq / 4)` is `seq`; whether such a quotient is
+exact is asked of `Facts`, which are what the `require` statements of a spec promise.
 """
 
 from __future__ import annotations
@@ -417,7 +417,12 @@ def _extreme(operator: str, left: Size, right: Size) -> Size:
 
 
 _APPLY: dict[str, Callable[[Size, Size], Size]] = {"//": floor, "%": remainder, "min": minimum, "max": maximum}
-_NUMBERS: dict[str, Callable[[int, int], int]] = {"//": lambda a, b: a // b, "%": lambda a, b: a % b, "min": min, "max": max}
+_NUMBERS: dict[str, Callable[[int, int], int]] = {
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+}
 
 
 def product(sizes: Iterable[Size]) -> Size:

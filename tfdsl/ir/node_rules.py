@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfdsl.ir import masks
-from tfdsl.ir.dims import Dim, DimError, names_of
-from tfdsl.ir.graph import Graph, Initializer, Loop, Node, Type, Value, own_loops
+from tfdsl.ir.dims import Dim, DimError, Size, names_of
+from tfdsl.ir.graph import Graph, Initializer, Loop, Node, Type, Value, fed, own_loops
 from tfdsl.ir.op import ShapeError
 from tfdsl.ir.ops import OPS, infer
+from tfdsl.ir.rows import Mixes, check_rows
 
 _DTYPES = ("float", "int", "bool")
 Box = tuple[tuple[int, ...], ...]
@@ -196,7 +197,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _types(region: Inspected, node: Node) -> Faults:
-    if node.op in ("input", "repeat"):
+    if node.op in ("input", "repeat", "route"):
         if node.op == "input" and len(node.types) != 1:
             yield f"an input has one type, not {len(node.types)}"
         return
@@ -252,7 +253,7 @@ def _weight(region: Inspected, node: Node) -> Faults:
 
 def _loop(region: Inspected, node: Node) -> Faults:
     if node.op != "repeat":
-        if node.bodies:
+        if node.bodies and node.op != "route":
             yield "it has bodies, and is no loop"
         return
     turns, carried = node.attributes["turns"], node.attributes["carried"]
@@ -280,6 +281,41 @@ def _body(variant: int, body: Graph, types: list[Type], carried: int) -> Faults:
         yield f"body {variant} gives {_show(tuple(outputs))}, and the loop carries {_show(tuple(types[:carried]))}"
 
 
+def _experts(region: Inspected, node: Node) -> Faults:
+    if node.op != "route":
+        return
+    turns = node.attributes["turns"]
+    if len(node.bodies) != 1 or not turns or any(turns):
+        yield f"it has {len(turns)} experts of {len(node.bodies)} kinds"
+        return
+    body = node.bodies[0]
+    x, chosen, weight, *_ = (region.graph.type(value) for value in node.inputs if value is not None)
+    if len(x.dims) != 2 or chosen.dims != weight.dims or len(chosen.dims) != 2 or chosen.dims[0] != x.dims[0]:
+        yield f"its rows, choices and weights are {_show((x, chosen, weight))}"
+        return
+    types = [region.graph.type(value) for value in fed(node) if value is not None]
+    inputs = [body.node(place).types[0] for place in body.inputs if place in body]
+    outputs = tuple(body.type(value) for _, value in body.outputs if exists(body, value))
+    if inputs != types:
+        yield f"its expert takes {_show(tuple(inputs))}, and it gives {_show(tuple(types))}"
+    elif outputs != node.types or len(outputs) != 1:
+        yield f"its expert gives {_show(outputs)}, and its result is {_show(node.types)}"
+    elif any(each.penalties for each in body.regions()):
+        yield "its expert has penalties"
+    else:
+        yield from _independent(body, x.dims[0])
+
+
+def _independent(body: Graph, rows: Size) -> Faults:
+    try:
+        axes = check_rows(body, [0, *(None for _ in body.inputs[1:])], rows)
+    except Mixes as mixes:
+        yield f"the rows of its expert meet in `{mixes.node.op}`"
+        return
+    if axes != (0,):
+        yield "its expert makes rows of something else"
+
+
 NODE_RULES: tuple[Rule, ...] = (
     Rule("an op is one of the table", _known_op),
     Rule("every operand that the record needs is there, and no more", _operand_count),
@@ -293,4 +329,5 @@ NODE_RULES: tuple[Rule, ...] = (
     Rule("results have the types that the op's rule infers", _types),
     Rule("a weight has one shape and one beginning, and no more `*` in its path than loops around it", _weight),
     Rule("a loop's turns, bodies, inputs and results agree", _loop),
+    Rule("experts agree with what is routed to them, and treat each row by itself", _experts),
 )

@@ -16,7 +16,8 @@ A line is a node: results, op, operands, attributes that are not at their defaul
 called `x`. A weight is written where it is used, `@path: shape = initialiser` the first time and `@path` after that; so
 is a constant. One that has several readers, or another scope than its reader, has a line of its own. `in` lists the
 nodes of one application of a block (`MLP.2` is another application with the same weights). `repeat` names the carried
-inputs of its body before `;` and the captured ones after it. Spans and source expressions are not part of the text.
+inputs of its body before `;` and the captured ones after it; `route` the rows, then what is captured, and the block that
+its experts are of. Spans and source expressions are not part of the text.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tfdsl.ir.dims import Dim
-from tfdsl.ir.graph import Frame, Graph, Initializer, Node, Type, Value, turns_of
+from tfdsl.ir.graph import Frame, Graph, Initializer, Node, Type, Value, changing, fed, turns_of
 from tfdsl.ir.op import Attribute, Op
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.text_parser import parse_graph
@@ -91,7 +92,7 @@ def _inlined(graph: Graph) -> set[int]:
         if len(users) != 1 or users[0][0].scope != node.scope:
             continue
         user, place = users[0]
-        if node.op == "weight" or user.op == "repeat" or _is_positional(OPS[user.op], user, place):
+        if node.op == "weight" or user.bodies or user.op == "repeat" or _is_positional(OPS[user.op], user, place):
             found.add(node.id)
     return found
 
@@ -144,10 +145,11 @@ class _Printer:
             self.lines.append(f"{indent}{'  ' * depth}in {frame.block}{number}{path} {{")
 
     def _node(self, graph: Graph, node: Node, names: dict[Value, str], hidden: set[int], indent: str) -> None:
-        if node.op != "repeat":
+        if node.op not in ("repeat", "route"):
             self.lines.append(indent + self.statement(graph, node, names, hidden))
             return
-        self.lines.append(f"{indent}{self.repeat_head(graph, node, names, hidden)} {{")
+        head = self.repeat_head if node.op == "repeat" else self.route_head
+        self.lines.append(f"{indent}{head(graph, node, names, hidden)} {{")
         plain = len(node.bodies) == 1 and all(body == 0 for body in node.attributes["turns"])
         for variant, body in enumerate(node.bodies):
             inner = indent + ("  " if plain else "    ")
@@ -163,16 +165,28 @@ class _Printer:
     def repeat_head(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int] = ()) -> str:
         """The first line of a loop, without its `{`."""
         a = OPS["repeat"].fill(node.attributes)
+        rest = (f" as {a.index}" if a.index else "") + (f" checkpoint {a.checkpoint}" if a.checkpoint else "")
+        head = f"repeat @{a.path}[{len(a.turns)}]{rest} ({self._fed(graph, node, names, hidden)})"
+        return self._assigned(node, names) + head + _types_text(node.types)
+
+    def route_head(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int] = ()) -> str:
+        """The first line of a mixture of experts, without its `{`."""
+        a = OPS["route"].fill(node.attributes)
+        frame = node.bodies[0].frame
+        of = f" of {frame.block}" if frame is not None else ""
+        chosen, weight = (self._operand(graph, value, names, hidden) for value in node.inputs[1:3])
+        head = f"route @{a.path}[{len(a.turns)}]{of} ({self._fed(graph, node, names, hidden)}) by {chosen}, {weight}"
+        return self._assigned(node, names) + head + _types_text(node.types)
+
+    def _fed(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int]) -> str:
+        """What goes into the bodies of a node: what changes from run to run, and after `;` what does not."""
         parts = [
             f"{inside} = {self._operand(graph, value, names, hidden)}"
-            for inside, value in zip(_input_names(graph, node), node.inputs, strict=True)
+            for inside, value in zip(_input_names(graph, node), fed(node), strict=True)
         ]
-        carried, captured = ", ".join(parts[: a.carried]), ", ".join(parts[a.carried :])
-        between = " " if carried and captured else ""
-        inputs = carried + (f";{between}{captured}" if captured else "")
-        rest = (f" as {a.index}" if a.index else "") + (f" checkpoint {a.checkpoint}" if a.checkpoint else "")
-        head = f"repeat @{a.path}[{len(a.turns)}]{rest} ({inputs})"
-        return self._assigned(node, names) + head + _types_text(node.types)
+        first, captured = ", ".join(parts[: changing(node)]), ", ".join(parts[changing(node) :])
+        between = " " if first and captured else ""
+        return first + (f";{between}{captured}" if captured else "")
 
     def statement(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int]) -> str:
         """The line of a node that has no bodies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tfdsl.ir.graph import Constraint, Frame, Graph, Node, Type, Value
@@ -107,6 +108,8 @@ class _Reader(NodeReader):
             node = region.graph.node(self.operand(region))
         elif cursor.accept("repeat"):
             node = self._repeat(region)
+        elif cursor.has("route"):
+            node = self._route(region)
         else:
             node = self.op(region)
         self._assign(region, node, results)
@@ -115,7 +118,7 @@ class _Reader(NodeReader):
         """Whether an op comes next, and not a constant: `max(%x)` is an op, `max(seq, 2)` and `float(seq)` are none."""
         cursor = self.cursor
         if cursor.token.kind != "name" or cursor.ahead().text != "(" or cursor.has("float"):
-            return cursor.has("repeat")
+            return cursor.has("repeat", "route")
         return not cursor.has("min", "max") or cursor.ahead(2).kind in ("value", "path")
 
     def _frame(self, region: Reading) -> None:
@@ -163,6 +166,29 @@ class _Reader(NodeReader):
         )
         name = path.rpartition(".")[2]
         return self.add(region, "repeat", inputs, attributes, types, name=name, bodies=tuple(bodies))
+
+    def _route(self, region: Reading) -> Node:
+        """A mixture of experts; the inputs of its body take the types of what it reads."""
+        cursor = self.cursor
+        cursor.expect("route")
+        path = cursor.kind("path", "the path of the experts")
+        cursor.expect("[")
+        attributes: dict[str, Any] = {"turns": (0,) * cursor.whole(), "path": path}
+        cursor.expect("]")
+        block = cursor.name() if cursor.accept("of") else None
+        names, inputs = self._loop_inputs(region, {})
+        cursor.expect("by")
+        chosen = self.operand(region)
+        cursor.expect(",")
+        weight = self.operand(region)
+        types = self.types()
+        given = [(name, region.graph.type(value)) for name, value in zip(names, inputs, strict=True)]
+        bodies = self._bodies(region, attributes, given)
+        if block is not None and bodies[0].frame is not None:
+            bodies[0].frame = replace(bodies[0].frame, block=block)
+        operands = [*inputs[:1], chosen, weight, *inputs[1:]]
+        name = path.rpartition(".")[2]
+        return self.add(region, "route", operands, attributes, types, name=name, bodies=tuple(bodies))
 
     def _loop_inputs(self, region: Reading, attributes: dict[str, Any]) -> tuple[list[str], list[Value]]:
         cursor = self.cursor

@@ -290,6 +290,13 @@ _SHAPES = {
         "The element types are `float`, `int` and `bool`. How many bits they have is for a target to say.",
         "model M(x: float32[batch, 4]) -> [batch, 4] { return x }",
     ),
+    "T410": Code(
+        "a layer that cannot be an expert",
+        "An expert of `route` sees only the rows that chose it, in no order that it may rely on. It treats each row by "
+        "itself: no op in it may sum, sort or compare rows, or ask how many there are, and it has no penalties. Its "
+        "weights come into being in the route, one set for each expert: a layer that was bound before has its own place.",
+        "y = route(x, chosen, weight, expert=Softmax0, count=8)",
+    ),
 }
 _WEIGHT_PATHS = {
     "T501": Code(

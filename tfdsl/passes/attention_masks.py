@@ -13,7 +13,7 @@ from tfdsl.ir import masks
 from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Value
 from tfdsl.passes.attention_scores import HIDDEN, Hiding, Mismatch, Scores
-from tfdsl.passes.conditions import as_masks, conjuncts, every_query_sees_a_key
+from tfdsl.passes.conditions import Condition, Conditions
 from tfdsl.passes.constants import constant
 from tfdsl.passes.regions import Region
 
@@ -36,7 +36,7 @@ def visible(region: Region, scores: Scores, queries: Size, keys: Size) -> Visibl
     """What the scores of so many queries and keys hide. Raises `Mismatch` where `attend` may be something else."""
     hidings, found = _settled(region, scores, queries, keys)
     conditions = [leaf for each in hidings for leaf in _leaves(region, each.condition, each.seen)]
-    terms, found.conditions = as_masks(region, conditions)
+    terms, found.conditions = Conditions(region).as_masks(conditions)
     for term in terms:
         found.mask = term if found.mask is None else masks.Joined("&", found.mask, term)
     return found
@@ -46,8 +46,8 @@ def _settled(region: Region, scores: Scores, queries: Size, keys: Size) -> tuple
     """What hides keys as a mask does, and the rest: a bias of large negative numbers may always stay a bias."""
 
     def sure(hidings: list[Hiding]) -> bool:
-        parts = [part for each in hidings for part in conjuncts(region, each.condition, each.seen)]
-        return every_query_sees_a_key(parts, queries, keys)
+        conditions = [(each.condition, each.seen) for each in hidings]
+        return Conditions(region).leave_every_query_a_key(conditions, queries, keys)
 
     far = any(_may_be_far_below(region, bias) for bias, _ in scores.biases)
     if sure(scores.hidings) and not far:
@@ -73,23 +73,35 @@ def _settled(region: Region, scores: Scores, queries: Size, keys: Size) -> tuple
     return rest, found
 
 
-def _leaves(region: Region, condition: Value, seen: bool) -> list[tuple[Value, bool]]:
-    """The conditions of a region that all hold (or all do not) where a key is seen."""
-    node = region.graph.node(condition)
-    operands = [value for value in node.inputs if value is not None]
-    if node.op == "negate":
-        return _leaves(region, operands[0], not seen)
-    if node.op == ("both" if seen else "either"):
-        return [leaf for value in operands for leaf in _leaves(region, value, seen)]
-    return [(condition, seen)]
+def _leaves(region: Region, condition: Value, seen: bool) -> list[Condition]:
+    """The conditions of a region that all hold (or all do not) where a key is seen, each once."""
+    waiting: list[Condition] = [(condition, seen)]
+    found: dict[Condition, None] = {}
+    known: set[Condition] = set()
+    while waiting:
+        each = value, holds = waiting.pop()
+        node = region.graph.node(value)
+        if each in known:
+            continue
+        known.add(each)
+        if node.op == "negate" or node.op == ("both" if holds else "either"):
+            holds = holds != (node.op == "negate")
+            waiting += [(operand, holds) for operand in reversed(node.inputs) if operand is not None]
+        else:
+            found[each] = None
+    return list(found)
 
 
 def _may_be_far_below(region: Region, bias: Value) -> bool:
     """Whether a bias may hold large negative numbers: it is made with one, or an input of the model gives it."""
     waiting = [(region, bias)]
+    seen: set[tuple[int, Value]] = set()
     while waiting:
         where, value = waiting.pop()
         where, value = where.origin(value)
+        if (id(where.graph), value) in seen:
+            continue
+        seen.add((id(where.graph), value))
         node = where.graph.node(value)
         number = constant(where.graph, value)
         if isinstance(number, (int, float)) and abs(number) >= -HIDDEN:

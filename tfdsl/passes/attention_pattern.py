@@ -15,6 +15,7 @@ from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.rearrange import parse_einsum
 from tfdsl.passes.attention_scores import Mismatch, Scores, read_scores
+from tfdsl.passes.regions import is_random
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,21 @@ def _by_hand(graph: Graph, node: Node) -> Softmax | None:
 
 def alike(graph: Graph, left: Value | None, right: Value | None) -> bool:
     """Whether two values are one, or computed in the same way from the same values."""
-    if left == right:
-        return True
-    if left is None or right is None or left.index != right.index:
-        return False
-    a, b = graph.node(left), graph.node(right)
-    same = a.op == b.op and a.op not in ("input", "repeat", "route", "dropout", "drop_path") and a.attributes == b.attributes
-    return same and len(a.inputs) == len(b.inputs) and all(map(lambda x, y: alike(graph, x, y), a.inputs, b.inputs))
+    waiting = [(left, right)]
+    seen: set[tuple[Value | None, Value | None]] = set()
+    while waiting:
+        pair = first, second = waiting.pop()
+        if first == second or pair in seen:
+            continue
+        seen.add(pair)
+        if first is None or second is None or first.index != second.index:
+            return False
+        a, b = graph.node(first), graph.node(second)
+        fixed = a.op in ("input", "repeat") or is_random(a)
+        if fixed or a.op != b.op or a.attributes != b.attributes or len(a.inputs) != len(b.inputs):
+            return False
+        waiting += zip(a.inputs, b.inputs, strict=True)
+    return True
 
 
 def match(graph: Graph, softmax: Softmax) -> Attention:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.passes.constants import constant
@@ -94,23 +95,22 @@ class _Peeler:
                 raise Mismatch(
                     f"its scores come from `{node.name or node.op}`, and not from a product of queries and keys"
                 )
+            if node.inputs.count(following) > 1:
+                raise Mismatch(f"`{node.name or node.op}` reads its scores twice")
             readers, value = {node.id}, following
 
     def _reaches_product(self, value: Value | None) -> bool:
         """Whether a product lies behind a value, past what may stand between it and a softmax."""
-        waiting = [value]
-        while waiting:
-            value = waiting.pop()
-            node = self.graph.node(value) if value is not None else None
-            if node is None:
-                continue
-            if is_product(node):
-                return True
-            if node.op in ("add", "sub", "mul", "div", "neg", "tanh"):
-                waiting += node.inputs
-            elif node.op == "where":
-                waiting += node.inputs[1:]
-        return False
+        return value is not None and value.node in self._reaching
+
+    @cached_property
+    def _reaching(self) -> set[int]:
+        found: set[int] = set()
+        for node in self.graph.nodes():
+            inputs = node.inputs[node.op == "where" :] if node.op in _STEPS else ()
+            if is_product(node) or any(value is not None and value.node in found for value in inputs):
+                found.add(node.id)
+        return found
 
     def _refuse_inside(self, what: str) -> None:
         if self.softcap is not None:

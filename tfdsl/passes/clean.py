@@ -34,8 +34,8 @@ def clean(graph: Graph) -> PassResult:
         drop_dead(region, report)
     while _once(graph, report):
         pass
-    lost = [path for path in before if path not in _paths(graph)]
-    report.changed += [Note(f"nothing needs the weight `{path}`") for path in lost]
+    after = _paths(graph)
+    report.changed += [Note(f"nothing needs the weight `{path}`") for path in before if path not in after]
     return graph, report
 
 

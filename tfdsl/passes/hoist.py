@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from tfdsl.ir.graph import Graph, Loop, Node, Value, own_loops
 from tfdsl.passes.regions import is_random
@@ -37,22 +38,22 @@ def hoist(graph: Graph, report: Report) -> int:
 
 
 def _hoist_from(graph: Graph, loop: Node, body: Graph, report: Report) -> int:
-    invariant = _invariants(loop, body)
-    worth = _worth_moving(body, invariant)
-    moved: dict[int, Node] = {}
-    count = 0
+    worth = _worth_moving(body, _invariants(loop, body))
     results = set(body.results())
-    for node in body.nodes():
-        if node.id not in worth:
-            continue
-        for index in range(len(node.types)):
-            value = Value(node.id, index)
-            if value in results or any(user.id not in worth for user, _ in body.users(value)):
-                outside = Value(_move(graph, loop, body, node, moved).id, index)
-                _read_from_outside(graph, loop, body, value, outside)
-                report.change(f"`{node.op}` is the same in every turn of `{loop.attributes['path']}`", body, node)
-                count += 1
-    return count
+    leaving = [
+        Value(node.id, index)
+        for node in body.nodes()
+        if node.id in worth
+        for index in range(len(node.types))
+        if Value(node.id, index) in results
+        or any(user.id not in worth for user, _ in body.users(Value(node.id, index)))
+    ]
+    twins = _twins(graph, loop, body, leaving)
+    for value in leaving:
+        node = body.node(value)
+        _read_from_outside(graph, loop, body, value, twins[value])
+        report.change(f"`{node.name or node.op}` is the same in every turn of `{loop.attributes['path']}`", body, node)
+    return len(leaving)
 
 
 def _invariants(loop: Node, body: Graph) -> set[int]:
@@ -83,30 +84,22 @@ def _worth_moving(body: Graph, invariant: set[int]) -> set[int]:
     return found
 
 
-def _move(graph: Graph, loop: Node, body: Graph, node: Node, moved: dict[int, Node]) -> Node:
-    """The twin, outside the loop, of an invariant node and of all that it reads."""
-    if node.id not in moved:
-        inputs: list[Value | None] = []
-        for value in node.inputs:
-            source = body.node(value) if value is not None else None
-            if value is None or source is None:
-                inputs.append(None)
-            elif source.op == "input":
-                inputs.append(loop.inputs[body.inputs.index(source.id)])
-            else:
-                inputs.append(Value(_move(graph, loop, body, source, moved).id, value.index))
-        moved[node.id] = graph.add(
-            node.op,
-            inputs,
-            node.attributes,
-            node.types,
-            name=node.name,
-            scope=loop.scope,
-            span=node.span,
-            labels=node.labels,
-            order=loop.order - 0.5,
-        )
-    return moved[node.id]
+def _twins(graph: Graph, loop: Node, body: Graph, values: list[Value]) -> dict[Value, Value]:
+    """What stands outside the loop for some invariants of a body, and for all that they read."""
+    nodes = body.nodes()
+    needed = {value.node for value in values}
+    for node in reversed(nodes):
+        if node.id in needed:
+            needed.update(value.node for value in node.inputs if value is not None)
+    inputs = zip(body.inputs, loop.inputs, strict=True)
+    twins = {Value(place): value for place, value in inputs if value is not None}
+    for node in nodes:
+        if node.id in needed and node.op != "input":
+            read = [None if value is None else twins[value] for value in node.inputs]
+            rest: dict[str, Any] = {"name": node.name, "scope": loop.scope, "span": node.span, "labels": node.labels}
+            made = graph.add(node.op, read, node.attributes, node.types, order=loop.order - 0.5, **rest)
+            twins |= {Value(node.id, index): Value(made.id, index) for index in range(len(node.types))}
+    return twins
 
 
 def _read_from_outside(graph: Graph, loop: Node, body: Graph, value: Value, outside: Value) -> None:

@@ -181,7 +181,15 @@ def _check_expert(route: _Route, region: Region, rows: Type, result: Tensor) -> 
     paths = [node.attributes["path"] for each in graph.regions() for node in each.nodes() if node.op == "weight"]
     if not any(path.startswith(f"{graph.name}.") for path in paths):
         help_ = "a layer that is bound elsewhere has its weights there: give the block, or the op with its settings"
-        raise Fault("T410", "the expert has no weights of its own, and all would be the same", span, help=help_)
+        given = route.expert.value
+        bound = Label(given.place.span, "bound here") if isinstance(given, Instance) and given.place.span else None
+        raise Fault(
+            "T410",
+            "the expert has no weights of its own, and all would be the same",
+            span,
+            others=(bound,) if bound is not None else (),
+            help=help_,
+        )
     axes = [0, *(None for _ in graph.inputs[1:])]
     try:
         (axis,) = check_rows(graph, axes, product(rows.dims[:-1]))
