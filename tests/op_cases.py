@@ -775,6 +775,29 @@ def _(f: Flat) -> Value:
     return f("neg", Value(node.id))
 
 
+def _expert(captured: bool = False) -> Graph:
+    """An expert over rows [batch * seq, 8], which may read one outer value: linear(x) * scale."""
+    f = Flat("experts.*")
+    x = f.input("x", BATCH * SEQ, 8)
+    y = f("linear", x, f.weight("experts.*.up.weight", 6, 8), f.weight("experts.*.up.bias", 6), out=6)
+    y = f("gelu", y)
+    return f.give(f("mul", y, f.input("scale", 6)) if captured else y)
+
+
+@case("route", ranges={"chosen": (-1, 5)})
+def _(f: Flat) -> tuple[Value, ...]:
+    x = f.input("x", BATCH * SEQ, 8)
+    hidden(f, "y")
+    chosen, weight = f.input("chosen", BATCH * SEQ, 3, dtype="int"), f.input("weight", BATCH * SEQ, 3)
+    attributes = {"turns": (0,) * 4, "path": "experts"}
+    types = (Type("float", (BATCH * SEQ, 6)),)
+    plain = f.graph.add("route", (x, chosen, weight), attributes, types, bodies=(_expert(),))
+    scale = f.input("scale", 6)
+    inputs = (x, chosen, weight, scale)
+    other = f.graph.add("route", inputs, attributes, types, bodies=(_expert(captured=True),))
+    return Value(plain.id), Value(other.id)
+
+
 @case("quantized_linear")
 def _(f: Flat) -> Value:
     q, scale = f.every("quantize", f.weight("fc.weight", 6, 8), bits=8)

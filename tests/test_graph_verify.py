@@ -40,7 +40,13 @@ graph Sound(ids: int[batch, seq], p: bool[seq]) {
     }
   }
   %logits = linear(%a, @wte.weight) : [batch, seq, 16]
-  return logits: %logits, mixed: %mixed
+  %rows = rearrange(%b, "b s d -> (b s) d") : [batch*seq, 8]
+  %best, %chosen = top_k(%rows, k=1) : [batch*seq, 1], int[batch*seq, 1]
+  %routed = route @experts[4] (rows = %rows) by %chosen, %best : [batch*seq, 8] {
+    %fc = linear(%rows, @experts.*.fc.weight: [8, 8] = zeros, out=8) : [batch*seq, 8]
+    return y: %fc
+  }
+  return logits: %logits, mixed: %mixed, routed: %routed
 }
 """
 
@@ -277,6 +283,39 @@ def _(graph: Graph) -> None:
     body = node(graph, "repeat").bodies[1]
     positions = body.add("positions", (Value(body.inputs[0]),), {"axis": 1})
     body.add("exp", (Value(positions.id),))
+
+
+told("experts agree", "it has 2 experts of 1 kinds", "route", turns=(0, 1))
+
+
+@broken("experts agree", "its rows, choices and weights are [batch*seq, 8], int[batch*seq, 1], [batch*seq, 8]")
+def _(graph: Graph) -> None:
+    reads(graph, "route", 2, Value(node(graph, "rows").id))
+
+
+@broken("experts agree", "its expert takes [batch*seq, 8], and it gives [batch*seq, 8], bool[seq]")
+def _(graph: Graph) -> None:
+    found = node(graph, "route")
+    graph.set_inputs(found, (*found.inputs, Value(graph.inputs[1])))
+
+
+@broken("experts agree", "its expert gives none, and its result is [batch*seq, 8]")
+def _(graph: Graph) -> None:
+    node(graph, "route").bodies[0].outputs.clear()
+
+
+@broken("experts agree", "the rows of its expert meet in `softmax`")
+def _(graph: Graph) -> None:
+    body = node(graph, "route").bodies[0]
+    mixed = body.add("softmax", (body.outputs[0][1],), {"axis": 0})
+    body.outputs = [("y", Value(mixed.id))]
+
+
+@broken("experts agree", "its expert has penalties")
+def _(graph: Graph) -> None:
+    body = node(graph, "route").bodies[0]
+    number = body.add("constant", (), {"value": 1.0, "dtype": "float"})
+    body.penalties.append(("size", Value(number.id)))
 
 
 # --- tests -----------------------------------------------------------------------------------------------------------

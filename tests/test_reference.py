@@ -280,7 +280,7 @@ for _name, _function in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax
     ]
 
 # Tested below, each in a way of its own.
-ELSEWHERE = {"input", "weight", "repeat", "prune", "quantize"}
+ELSEWHERE = {"input", "weight", "repeat", "route", "prune", "quantize"}
 
 
 @pytest.mark.parametrize(

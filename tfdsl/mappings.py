@@ -6,17 +6,19 @@ braces on the left (`h[i].attn.weight`), or a change of layout around one or sev
 that there is no such tensor, and `ignored` that it has no influence. Several rules may name one weight: any of their
 tensors will do, and the first is written. Rules for fields are those of `tfdsl.checkpoints.fields`.
 
-A left side that ends with `*` takes in another mapping: `"[bert.]*" -> body(under=bert)` all its rules for weights, their
-names after `bert.` and ours below `bert`; `"config.*" -> body` all its rules for fields. Rules of the mapping itself come first.
+A left side that ends with `*` stands for everything below. With a path of ours, `"[model.]layers.{i}.*" -> layers[i]`, all
+weights below it have the same names on both sides; `"head.*" -> ignored` has no influence. `like` takes in another mapping:
+`"[bert.]*" -> like(body, under=bert)` all its rules for weights, with their names after `bert.` and ours below `bert`, and
+`"config.*" -> like(body)` all its rules for fields. Rules with names of their own come before those.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from tfdsl.checkpoints.fields import PREFIX, Chooses, Each, FieldRule, Holds, Target, read_field
+from tfdsl.checkpoints.fields import IGNORED, PREFIX, Chooses, Each, FieldRule, Holds, Target, read_field
 from tfdsl.checkpoints.names import pattern
-from tfdsl.checkpoints.weight_rules import NO_TENSOR, Correspondence, WeightRule
+from tfdsl.checkpoints.weight_rules import NO_TENSOR, Correspondence, OurWeight, WeightRule
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Parameters, declared_parameters
 from tfdsl.ir.elaborate.scopes import plain_scope
@@ -27,6 +29,7 @@ from tfdsl.language.diagnostics import Collector, Label, Span, did_you_mean
 from tfdsl.language.modules import Declared, Module, base_block
 
 DEEPEST = 10  # mappings that take in mappings
+_LIKE = "like"
 
 
 @dataclass
@@ -77,10 +80,10 @@ class _Reader:
         return Rules(tree.name.text, tree.name.span, self.weights, self.fields)
 
     def read(self, tree: syntax.Mapping, module: Module, place: _Included) -> None:
-        for rule in sorted(tree.rules, key=lambda rule: rule.theirs.value.endswith("*")):  # its own rules come first
+        for rule in sorted(tree.rules, key=_rank):
             try:
                 if rule.theirs.value.endswith("*"):
-                    self._include(rule, module, place)
+                    self._below(rule, tree, module, place)
                 else:
                     self._rule(rule, tree, module, place)
             except Fault as fault:
@@ -88,20 +91,43 @@ class _Reader:
             except Poisoned:
                 continue  # a parameter is at fault, which was reported where it is declared
 
-    def _include(self, rule: syntax.Rule, module: Module, place: _Included) -> None:
-        left, tree = rule.theirs.value[:-1], rule.ours
-        call = tree if isinstance(tree, syntax.Call) else None
-        name = call.callee if call else tree
-        found = module.find_mapping(name.text) if isinstance(name, syntax.Path) else None
-        if found is None or not isinstance(name, syntax.Path):
-            help_ = did_you_mean(
-                name.span.text, [*module.mappings, *module.imported_mappings], '"*" -> mapping(under=path)'
-            )
-            raise Fault("T625", f"no mapping is called `{name.span.text}`", name.span, help=help_)
+    def _below(self, rule: syntax.Rule, tree: syntax.Mapping, module: Module, place: _Included) -> None:
+        """A rule for everything below a name."""
+        key, ours = f"{place.weights}{rule.theirs.value}", rule.ours
+        if key in self.seen and self.seen[key][0] is not tree:
+            return
+        if not _takes_in(rule):
+            self.seen[key] = (tree, rule.theirs.span)
+        if (place.fields if rule.theirs.value.startswith(PREFIX) else place.weights) is None:
+            return
+        while isinstance(ours, syntax.Choice):
+            known = self.parameters is not None
+            condition = evaluate(plain_scope(module, self.parameters), ours.condition) if known else True
+            ours = ours.then if condition is True else ours.otherwise
+        if isinstance(ours, syntax.Literal) and ours.value is None:
+            return
+        if isinstance(ours, syntax.Call) and _takes_in(rule):
+            self._include(rule, ours, module, place)
+        elif rule.theirs.value.startswith(PREFIX):
+            raise Fault("T625", "rules for fields name them, or take in a mapping", rule.span, help='"config.*" -> like(...)')
+        elif isinstance(ours, syntax.Path) and ours.text == IGNORED:
+            self.weights.append(Correspondence(pattern(f"{place.weights}{rule.theirs.value}"), None, rule.span))
+        else:
+            self._expand(rule, ours, tree, module, place)
+
+    def _include(self, rule: syntax.Rule, call: syntax.Call, module: Module, place: _Included) -> None:
+        left = rule.theirs.value[:-1]
+        named = [each for each in call.arguments if each.keyword is None]
+        others = [each for each in call.arguments if each.keyword is not None]
+        found = module.find_mapping(named[0].value.span.text) if len(named) == 1 else None
+        if found is None:
+            known = [*module.mappings, *module.imported_mappings]
+            help_ = did_you_mean(named[0].value.span.text, known) if named else ""
+            raise Fault("T625", f"`{_LIKE}` names a mapping of this file or an imported one", call.span, help=help_)
         if place.depth >= DEEPEST:
             raise Fault("T625", f"mappings take in each other more than {DEEPEST} deep", rule.span)
         under = place.under
-        for argument in call.arguments if call else ():
+        for argument in others:
             if argument.keyword is None or argument.keyword.text != "under" or left.startswith(PREFIX):
                 raise Fault("T625", "a mapping is taken in as it is, or `under` a path of ours", argument.span)
             under = (*under, (argument.value, module))
@@ -110,9 +136,37 @@ class _Reader:
             deeper = None if place.fields is None else place.fields + left.removeprefix(PREFIX)
             self.read(*found, replace(before, fields=deeper, weights=None))
         else:
-            self.read(
-                *found, replace(before, weights=None if place.weights is None else place.weights + left, fields=None)
-            )
+            longer = None if place.weights is None else place.weights + left
+            self.read(*found, replace(before, weights=longer, fields=None))
+
+    def _expand(
+        self, rule: syntax.Rule, ours: syntax.Expression, tree: syntax.Mapping, module: Module, place: _Included
+    ) -> None:
+        """A rule for each weight below a path of ours."""
+        assert place.weights is not None
+        left = place.weights + rule.theirs.value[:-1]
+        reader = self._reader(rule, left, module, place)
+        path, indices = reader.path(ours)
+        tails = [each.path[len(path) + 1 :] for each in self.known or () if each.path.startswith(f"{path}.")]
+        if self.known is not None and not tails:
+            known = [each.path for each in self.known]
+            help_ = did_you_mean(path, known).replace(".*", "[i]") or "`tfm show` lists them"
+            raise Fault("T623", f"the model has no weights below `{ours.span.text}`", ours.span, help=help_)
+        reader.check_used()
+        for tail in dict.fromkeys(tails):
+            numbers = [f"_{place}" for place in range(tail.count("*"))]
+            name = left + "{}".join(tail.split("*")).format(*(f"{{{each}}}" for each in numbers))
+            if name not in self.seen:
+                self.seen[name] = (tree, rule.theirs.span)
+                found = OurWeight(f"{path}.{tail}", (*indices, *numbers))
+                self.weights.append(Correspondence(pattern(name), found, rule.span))
+
+    def _reader(self, rule: syntax.Rule, name: str, module: Module, place: _Included) -> WeightRule:
+        try:
+            theirs = pattern(name)
+        except ValueError as error:
+            raise Fault("T621", str(error), rule.theirs.span) from None
+        return WeightRule(module, rule.theirs, theirs, self.known, self.parameters, place.under)
 
     def _rule(self, rule: syntax.Rule, tree: syntax.Mapping, module: Module, place: _Included) -> None:
         is_field = rule.theirs.value.startswith(PREFIX)
@@ -132,14 +186,19 @@ class _Reader:
             check_field(found, self.parameters)
             self.fields.append(found)
             return
-        try:
-            theirs = pattern(name)
-        except ValueError as error:
-            raise Fault("T621", str(error), rule.theirs.span) from None
-        reader = WeightRule(module, rule.theirs, theirs, self.known, self.parameters, place.under)
+        reader = self._reader(rule, name, module, place)
         ours = reader.read(rule.ours)
         if ours is not NO_TENSOR:
-            self.weights.append(Correspondence(theirs, ours, rule.span))
+            self.weights.append(Correspondence(reader.names, ours, rule.span))
+
+
+def _takes_in(rule: syntax.Rule) -> bool:
+    return isinstance(rule.ours, syntax.Call) and rule.ours.callee.text == _LIKE
+
+
+def _rank(rule: syntax.Rule) -> int:
+    """The order in which rules are read: those for one name, those for all below one, other mappings."""
+    return 2 if _takes_in(rule) else int(rule.theirs.value.endswith("*"))
 
 
 def check_field(rule: FieldRule, parameters: Parameters | None) -> None:

@@ -186,11 +186,20 @@ def _chosen(form: Chooses, rule: FieldRule, name: str, value: Any) -> list[Given
 def _give(
     reading: Reading, parameter: str, expression: syntax.Expression, rule: FieldRule, name: str, faults: Collector
 ) -> None:
+    default = parameters_of(reading.declared, {}).declared[parameter].default
+    if isinstance(expression, syntax.Number) and isinstance(default, syntax.Number) and isinstance(default.value, int):
+        expression = _whole(expression)
     before = reading.given.get(parameter)
     if before is not None and before.expression != expression:
         message = f"`{name}` gives `{parameter}` {print_expression(expression)}, and `{before.rule.name}` "
         faults.add(Diagnostic("T812", message + print_expression(before.expression), rule.span))
     reading.given.setdefault(parameter, Setting(expression, rule.module, rule))
+
+
+def _whole(number: syntax.Number) -> syntax.Expression:
+    """A number that is written as `8.0` where a parameter's default is written as `8`."""
+    whole = int(number.value)
+    return as_expression(whole, number.span) or number if whole == number.value else number
 
 
 def _give_setting(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfdsl.checkpoints.configuration import check_values, is_literal, look_up, show
+from tfdsl.checkpoints.configuration import check_values, is_literal, look_up, show, values_of
 from tfdsl.checkpoints.layout import Layout, check_coverage, lay_out
 from tfdsl.ir.elaborate.parameters import Parameters
 from tfdsl.ir.graph import Graph
@@ -99,10 +99,8 @@ def find_family(config: Mapping[str, Any]) -> Family:
 
 def _kinds(family: Family) -> list[str]:
     """What `model_type` a family is of, as its mapping says."""
-    for rule in family.tree.rules:
-        if rule.theirs.value == f"config.{KIND}":
-            return [node.value for node in rule.ours.walk() if isinstance(node, syntax.String)]
-    return []
+    found = [rule for rule in family.rules().fields if rule.name == KIND and is_literal(rule)]
+    return [str(each) for rule in found for each in values_of(rule, None)]
 
 
 def _shipped() -> Iterator[Family]:

@@ -98,7 +98,8 @@ def _settings(candidate: Declared, family: Family, reading: Reading) -> dict[str
         fewer = {key: each for key, each in given.items() if key != name}
         if _agree(Reading(candidate, fewer).parameters(), wanted):
             given = fewer
-    return given if _agree(Reading(candidate, given).parameters(), wanted) else None
+    in_order = {name: given[name] for name in wanted if name in given}
+    return in_order if _agree(Reading(candidate, given).parameters(), wanted) else None
 
 
 def _agree(one_: Parameters, other: Parameters) -> bool:

@@ -1,7 +1,7 @@
 """The left sides of rules: one text for all the names that it stands for.
 
 `{i}` is a number. `[a|b]` is one of two spellings, the first of which is written when a checkpoint is exported; `[a]` is
-there or not, and `[|a]` the same, but not written. In names of fields of the configuration, a `?` at the end says that
+there or not, and `[|a]` the same, but not written. A `*` at the end stands for anything. In names of fields of the configuration, a `?` at the end says that
 the field may be absent.
 """
 
@@ -63,6 +63,8 @@ class Pattern:
                 text += f"(?P<{piece.name}>0|[1-9][0-9]{{0,8}})"
             elif isinstance(piece, tuple):
                 text += f"(?:{'|'.join(map(re.escape, piece))})"
+            elif piece.endswith("*"):
+                text += re.escape(piece[:-1]) + ".+"
             else:
                 text += re.escape(piece)
         return re.compile(text)

@@ -91,6 +91,7 @@ class WeightRule:
         under: tuple[tuple[syntax.Expression, Module], ...] = (),
     ):
         self.module, self.theirs, self.known, self.parameters, self.under = module, theirs, known, parameters, under
+        self.names = names
         self.placeholders = names.placeholders
         self.used: set[str] = set()
 
@@ -103,12 +104,16 @@ class WeightRule:
         if isinstance(tree, syntax.Path) and tree.text == IGNORED:
             return None
         ours = self.tensor(tree)
+        self.check_used()
+        return ours
+
+    def check_used(self) -> None:
+        """Refuse a placeholder that says nothing."""
         for name in self.placeholders:
             if name not in self.used:
                 raise Fault(
                     "T621", f"`{{{name}}}` does not say which weight of ours it counts", self.theirs.span, help=_HELP
                 )
-        return ours
 
     def choice(self, tree: syntax.Choice) -> Tensor | None:
         """The side that the parameters choose; the form of both is checked where no parameters are known."""
@@ -131,11 +136,7 @@ class WeightRule:
         )
 
     def weight(self, tree: syntax.Expression) -> OurWeight:
-        parts, indices = list[str](), list[str | int]()
-        for each in (*(above for above, _ in self.under), tree):
-            more = self.parts(each)
-            parts, indices = [*parts, *more[0]], [*indices, *more[1]]
-        path = ".".join(parts)
+        path, indices = self.path(tree)
         if self.known is not None and path not in [each.path for each in self.known]:
             near = did_you_mean(path, [each.path for each in self.known]).replace(".*", "[i]")
             raise Fault(
@@ -148,6 +149,14 @@ class WeightRule:
                     "T623", f"the model has no weight `{tree.span.text}`: its loop has no turn {index}", tree.span
                 )
         return OurWeight(path, tuple(indices))
+
+    def path(self, tree: syntax.Expression) -> tuple[str, list[str | int]]:
+        """A path below those that the mapping was taken in under, with `*` for an index, and the indices."""
+        parts, indices = list[str](), list[str | int]()
+        for each in (*(above for above, _ in self.under), tree):
+            more = self.parts(each)
+            parts, indices = [*parts, *more[0]], [*indices, *more[1]]
+        return ".".join(parts), indices
 
     def parts(self, tree: syntax.Expression) -> tuple[list[str], list[str | int]]:
         """The path of a weight in parts, `*` for an index, and the indices."""

@@ -1,13 +1,13 @@
 """Whether a region treats the rows of its input by themselves, so that some of them may be left out.
 
 Each value of the region has an axis that its rows lie on, or none where it does not depend on them. `RULES` says for an
-op where the rows of its results lie; an op that lets rows mix, or that asks how many there are, raises `Mixes`. What has
-no rule mixes.
+op where the rows of its results lie; one that lets rows mix, or that asks how many there are, raises `Mixes`. What has no
+rule mixes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ Axis = int | None
 
 
 class Mixes(Exception):
-    """A node whose results are not made of one row each."""
+    """A node whose results are not made of one row each; `counts` is for one that asks how many there are."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, counts: bool = False):
         super().__init__(node.op)
-        self.node = node
+        self.node, self.counts = node, counts
 
 
 class _Mixed(Exception):
@@ -67,19 +67,17 @@ def check_rows(graph: Graph, axes: Sequence[Axis], rows: Size) -> tuple[Axis, ..
     known: dict[Value, Axis] = {Value(place): axis for place, axis in zip(graph.inputs, axes, strict=True)}
     for node in graph.nodes():
         if node.op != "input":
+            if names_of(_sizes(tuple(node.attributes.values()))) & names:
+                raise Mixes(node, counts=True)
             try:
-                found = _axes_of(graph, node, known, rows, names)
+                found = _axes_of(graph, node, known, rows)
             except _Mixed:
                 raise Mixes(node) from None
             known.update({Value(node.id, index): axis for index, axis in enumerate(found)})
     return tuple(known[value] for _, value in graph.outputs)
 
 
-def _axes_of(
-    graph: Graph, node: Node, known: dict[Value, Axis], rows: Size, names: Iterable[str]
-) -> tuple[Axis, ...]:
-    if names_of(_sizes(tuple(node.attributes.values()))) & set(names):
-        raise _Mixed
+def _axes_of(graph: Graph, node: Node, known: dict[Value, Axis], rows: Size) -> tuple[Axis, ...]:
     axes = [None if value is None else known[value] for value in node.inputs]
     if node.op == "repeat":
         return _repeat(node, axes, rows)
@@ -105,11 +103,7 @@ def _repeat(node: Node, axes: list[Axis], rows: Size) -> tuple[Axis, ...]:
     """A loop: what is carried keeps its axis from turn to turn."""
     carried = node.attributes["carried"]
     for body in node.bodies:
-        try:
-            found = check_rows(body, axes, rows)
-        except Mixes as mixes:
-            raise Mixes(mixes.node) from None
-        if list(found) != axes[:carried]:
+        if list(check_rows(body, axes, rows)) != axes[:carried]:
             raise _Mixed
     return tuple(axes[:carried])
 
@@ -235,7 +229,7 @@ def _swap(s: _Site) -> Axis:
 def _gather(s: _Site) -> Axis:
     x, index = s.axes
     if x is None and index is not None:
-        return s.a.axis + index  # type: ignore[no-any-return]
+        return s.a.axis + index
     if x is None or index is not None or s.a.axis == x:
         raise _Mixed
     return x + (len(s.dims(1)) - 1 if s.a.axis < x else 0)

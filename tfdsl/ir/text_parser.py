@@ -184,8 +184,8 @@ class _Reader(NodeReader):
         types = self.types()
         given = [(name, region.graph.type(value)) for name, value in zip(names, inputs, strict=True)]
         bodies = self._bodies(region, attributes, given)
-        if block is not None and bodies[0].frame is not None:
-            bodies[0].frame = replace(bodies[0].frame, block=block)
+        for body in bodies:
+            body.frame = replace(body.frame, block=block) if block is not None and body.frame is not None else None
         operands = [*inputs[:1], chosen, weight, *inputs[1:]]
         name = path.rpartition(".")[2]
         return self.add(region, "route", operands, attributes, types, name=name, bodies=tuple(bodies))

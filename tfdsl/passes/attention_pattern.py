@@ -98,7 +98,7 @@ def alike(graph: Graph, left: Value | None, right: Value | None) -> bool:
         if first is None or second is None or first.index != second.index:
             return False
         a, b = graph.node(first), graph.node(second)
-        fixed = a.op in ("input", "repeat") or is_random(a)
+        fixed = a.op == "input" or bool(a.bodies) or is_random(a)
         if fixed or a.op != b.op or a.attributes != b.attributes or len(a.inputs) != len(b.inputs):
             return False
         waiting += zip(a.inputs, b.inputs, strict=True)

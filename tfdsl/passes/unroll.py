@@ -14,7 +14,7 @@ _NODES_AN_EXPERT = 7  # besides those of its body; the first has nothing to be a
 
 
 def unroll(graph: Graph) -> Graph:
-    """The graph without loops and routes. Raises `SpecError` (T606) for one that would have more than a million nodes."""
+    """The graph without loops and routes. Raises `SpecError` (T606) for more than a million nodes."""
     count = count_unrolled(graph)
     if count > MOST_NODES:
         span = max(graph.nodes(), key=_size_of).span

@@ -38,6 +38,11 @@ def _axis(node: Node, attributes: Any) -> str:
     return f"axis {attributes.axis}"
 
 
+def _experts(node: Node, attributes: Any) -> str:
+    frame = node.bodies[0].frame
+    return f"{len(attributes.turns)} × {frame.block}" if frame is not None else str(len(attributes.turns))
+
+
 FOLDED = Look("", shape="folded")
 
 LOOKS: dict[str, Look] = {
@@ -56,7 +61,7 @@ LOOKS: dict[str, Look] = {
     "attend": Look("Attention", "attention", detail=_heads, constants=(4,)),
     "rotate": Look("Rotary", "attention", constants=(1, 2)),
     # mixtures of experts
-    "route": Look("Experts", "feed_forward", detail=lambda n, a: f"{len(a.turns)} × {n.bodies[0].frame.block}"),
+    "route": Look("Experts", "feed_forward", detail=_experts),
     # elementwise
     "add": Look("+", shape="circle"),
     "sub": Look("−", shape="circle"),

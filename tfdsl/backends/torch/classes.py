@@ -13,6 +13,7 @@ from tfdsl.backends.torch.forward import Forward, Scope
 from tfdsl.backends.torch.helpers import HELPERS
 from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.names import NotPlain, class_name, identifier, number, same, spell
+from tfdsl.backends.torch.reserved import MODULE_NAMES
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.graph import Graph, Node, Type, Value, changing, fed
@@ -161,6 +162,12 @@ class Program:
             if isinstance(value, int) and not isinstance(value, bool) and value == size:
                 return name
         return None
+
+    def stored(self, path: str, name: str) -> str:
+        """The attribute that keeps a number for the forwards of a class, apart from its layers and what modules have."""
+        below = f"{path}.{name}" if path else name
+        taken = name in MODULE_NAMES or any(f"{each}.".startswith(f"{below}.") for each in self.layers)
+        return f"{identifier(name)}_" if taken else identifier(name)
 
     def attribute(self, start: str, path: str) -> str:
         """`self.a.b`, with what Python reserves reached by getattr."""

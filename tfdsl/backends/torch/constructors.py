@@ -41,9 +41,10 @@ class Constructor:
         self._own_weights()
         for path in self._children():
             self._child(path)
-        stored = [name for name in self.draft.scope.wanted]
+        stored = list(self.draft.scope.wanted)
         settings, local = self.program.settle_names(self.unit, [*self.wanted, *stored])
-        kept = [f"self.{identifier(name)} = {identifier(name)}" for name in sorted(stored, key=list(self.names).index)]
+        own = {name: self.program.stored(self.draft.path, name) for name in sorted(stored, key=list(self.names).index)}
+        kept = [f"self.{attribute} = {identifier(name)}" for name, attribute in own.items()]
         return [*local, *kept, *self.made, *self.begun], settings
 
     def _children(self) -> list[str]:

@@ -426,7 +426,7 @@ class Forward:
             self.scope.plain[name] = None
             return identifier(name)
         self.scope.wanted[name] = None
-        return f"self.{identifier(name)}"
+        return f"self.{self.program.stored(self.scope.path, name)}"
 
     def size(self, size: Size, node: Node, spelled: str | None = None) -> str:
         """A size as source; one that run time knows comes from a shape."""

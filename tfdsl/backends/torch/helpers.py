@@ -65,7 +65,7 @@ def attention(
     return F.dropout(weights, drop) @ v
 ''',
     "route": '''
-def route(x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList, *rest: Tensor) -> Tensor:
+def route(x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList | list, *rest: Tensor) -> Tensor:
     """For each row of x, the sum over its chosen experts [rows, k] of weight times what the expert makes of the row."""
     total = None
     for number, expert in enumerate(experts):

@@ -36,9 +36,12 @@ def routed(site: Site) -> Code:
     """The call that sends rows to the experts of a `ModuleList`, each of which sees those that chose it only."""
     forward, node = site.forward, site.node
     unit = forward.program.region_unit(node.bodies[0])
-    extras = forward.program.method(unit).extras
+    written = forward.program.method(unit)
+    extras = written.extras
     forward.needs_helper("route")
     experts = forward.module(node.attributes["path"])
+    if written.method != "forward":
+        experts = f"[expert.{written.method} for expert in {experts}]"
     arguments = [*(site.arg(place) for place in range(3)), experts]
     arguments += [site.arg(place) for place in range(3, len(site.args))]
     return Code(f"route({', '.join([*arguments, *forward.extra_arguments(extras)])})")

@@ -88,7 +88,8 @@ def _operands(
             continue
         each = waiting.pop(0) if operand in plain else _by_keyword(op, operand, rest)
         absent = each is None or each.value is ABSENT or each.value is None
-        found.append(None if absent else as_tensor(body, each.value, each.span, _wanted(operand)))  # type: ignore[union-attr]
+        wanted = _wanted(op, operand, positional)
+        found.append(None if absent else as_tensor(body, each.value, each.span, wanted))  # type: ignore[union-attr]
         _spell_number(body, found[-1], each)
         spans.append(each.span if each is not None else span)
         if absent and operand in plain:
@@ -130,8 +131,11 @@ def _flatten(positional: Sequence[Given]) -> list[Given]:
     return flat
 
 
-def _wanted(operand: Operand) -> str | None:
-    return "float" if operand.dtype == "float" else None
+def _wanted(op: Op, operand: Operand, positional: Sequence[Given]) -> str | None:
+    """The element type that a number becomes: floats where floats are needed, or stand beside it in a `where`."""
+    beside = [each.value for each in positional[1:]] if op.name == "where" and operand.dtype == "any" else []
+    floats = any(isinstance(x, float) or (isinstance(x, Tensor) and x.type.dtype == "float") for x in beside)
+    return "float" if operand.dtype == "float" or floats else None
 
 
 def _by_keyword(op: Op, operand: Operand, rest: dict[str, Given]) -> Given | None:
@@ -152,6 +156,8 @@ def _convert(body: Body, op: Op, operands: list[Tensor | None], spans: list[Span
     ) and op.name != "matmul":
         dtype = "float" if op.operands[0].dtype == "float" else None
         return list(promote(body, tuple(operands), tuple(spans), dtype))
+    if op.name == "where":
+        operands = [operands[0], *promote(body, tuple(operands[1:]), tuple(spans[1:]), None)]
     converted: list[Tensor | None] = []
     for place, tensor in enumerate(operands):
         operand = op.operands[min(place, len(op.operands) - 1)]

@@ -1,4 +1,4 @@
-"""`route`: a mixture of experts, one node that holds the graph of an expert and runs it with each expert's own weights."""
+"""`route`: a mixture of experts, one node that holds an expert's graph and runs it with each expert's own weights."""
 
 from __future__ import annotations
 
@@ -159,10 +159,8 @@ def _apply_expert(inside: Body, layer: Layer | Instance, x: Tensor, route: _Rout
     from tfdsl.ir.elaborate.application import apply
 
     span = route.expert.span
-    place = inside.place
-    if isinstance(layer, Instance):
-        layer, place = layer.layer, layer.place
-    result = apply(inside, layer, place, layer.label, [Given(x, None, inside, span)], route.tree)
+    place, own = (layer.place, layer.layer) if isinstance(layer, Instance) else (inside.place, layer)
+    result = apply(inside, own, place, own.label, [Given(x, None, inside, span)], route.tree)
     if not isinstance(result, Tensor):
         raise Fault("T301", f"an expert gives one tensor, not {kind_of(result)}", span)
     return result
@@ -181,13 +179,13 @@ def _check_expert(route: _Route, region: Region, rows: Type, result: Tensor) -> 
     paths = [node.attributes["path"] for each in graph.regions() for node in each.nodes() if node.op == "weight"]
     if not any(path.startswith(f"{graph.name}.") for path in paths):
         help_ = "a layer that is bound elsewhere has its weights there: give the block, or the op with its settings"
-        given = route.expert.value
-        bound = Label(given.place.span, "bound here") if isinstance(given, Instance) and given.place.span else None
+        bound = route.expert.value
+        at = bound.place.span if isinstance(bound, Instance) else None
         raise Fault(
             "T410",
             "the expert has no weights of its own, and all would be the same",
             span,
-            others=(bound,) if bound is not None else (),
+            others=(Label(at, "bound here"),) if at is not None else (),
             help=help_,
         )
     axes = [0, *(None for _ in graph.inputs[1:])]
@@ -196,16 +194,17 @@ def _check_expert(route: _Route, region: Region, rows: Type, result: Tensor) -> 
     except Mixes as mixes:
         raise _mixes(mixes, span) from None
     if axis != 0:
-        raise Fault("T402", f"an expert makes rows {rows} into rows, and the rows of {result.type} are not its own", span)
+        raise Fault("T402", f"an expert makes rows {rows} into rows, and {result.type} has none of its own", span)
 
 
 def _mixes(mixes: Mixes, span: Span) -> Fault:
     at = mixes.node.span
+    what = "this counts them" if mixes.counts else f"`{mixes.node.op}` does not"
     return Fault(
         "T410",
-        f"an expert treats each row by itself, and `{mixes.node.op}` does not",
+        f"an expert treats each row by itself, and {what}",
         span,
-        others=(Label(at, "here rows meet, or are counted"),) if at is not None and at != span else (),
+        others=(Label(at, "here rows meet" if not mixes.counts else "here"),) if at is not None and at != span else (),
         help="compute it before the route",
     )
 
