@@ -12,9 +12,12 @@ import pytest
 
 import tfdsl
 from tfdsl.backends.reference import run
+from tfdsl.backends.torch import make
+from tfdsl.ir.graph import Graph
 from tfdsl.language import syntax
 from tfdsl.language.parser import parse, read
 from tfdsl.language.printer import format_source
+from tfdsl.verify import render, verify
 from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
@@ -304,24 +307,60 @@ def spec(case: Case) -> str:
     return "\n".join([*lines, f"return {case.expression}", "}"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_block_is_its_formula(case: Case, tmp_path: Path) -> None:
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture
+def graph(case: Case, tmp_path: Path) -> Graph:
     path = tmp_path / "case.tfm"
     path.write_text(spec(case))
-    graph = tfdsl.load(path).graph
+    return tfdsl.load(path).graph
+
+
+def given(case: Case, batch: int = 2, length: int = 7, places: int = 5) -> Arrays:
+    """Random inputs; of the last text of a batch three positions are real."""
     random = np.random.default_rng(2)
-    inputs: Arrays = {"x": random.normal(size=(2, 7, 64))}
+    inputs: Arrays = {"x": random.normal(size=(batch, length, 64))}
     if "memory" in case.expression:
-        inputs["memory"] = random.normal(size=(2, 5, 48))
+        inputs["memory"] = random.normal(size=(batch, places, 48))
     if "keep" in case.expression:
-        length = 5 if "memory" in case.expression else 7
-        inputs["keep"] = np.arange(length) < np.array([[length], [3]])
+        size = places if "memory" in case.expression else length
+        inputs["keep"] = np.arange(size) < np.array([[size]] * (batch - 1) + [[3]])
+    return inputs
+
+
+def test_block_is_its_formula(case: Case, graph: Graph) -> None:
     weights = {name: value.astype(np.float64) for name, value in trial(graph, 1).items()}
+    inputs = given(case)
     wanted = case.expected(weights, **inputs)
     found = run(graph, weights, inputs)["y"]
     assert found.shape == wanted.shape
     precision = 1e-6 if "rope_" in case.block or "halves" in case.block else 1e-10  # theirs are in float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=precision * np.abs(wanted).max())
+
+
+def test_block_is_the_same_on_every_target(graph: Graph) -> None:
+    verdict = verify(graph)
+    assert verdict.passed, render(verdict)
+
+
+def test_block_has_its_gradients(case: Case, graph: Graph) -> None:
+    """Those of inputs and weights, against differences, in float64."""
+    weights = {name: value.astype(np.float64) for name, value in trial(graph, 1).items()}
+    module = make(graph, weights).double().eval()
+    inputs = {name: torch.tensor(value) for name, value in given(case, length=4, places=4).items()}
+    names = [name for name, value in inputs.items() if value.is_floating_point()]
+    learned = dict(module.named_parameters())
+
+    def forward(*values: Any) -> Any:
+        given = {**inputs, **dict(zip(names, values, strict=False))}
+        own = dict(zip(learned, values[len(names) :], strict=True))
+        return torch.func.functional_call(module, own, (), given)
+
+    values = [*(inputs[name] for name in names), *learned.values()]
+    assert torch.autograd.gradcheck(forward, [value.detach().requires_grad_() for value in values], fast_mode=True)
 
 
 def blocks(file: Path) -> list[syntax.Block]:

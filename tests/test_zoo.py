@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from test_specs import TOTALS as OTHER_TOTALS
 
 import tfdsl
 from tfdsl.backends.reference import run
+from tfdsl.build import TARGETS, session
 from tfdsl.check import check_file
 
 torch = pytest.importorskip("torch")
@@ -128,6 +130,417 @@ BELOW_MODEL = {r"^model\.": ""}
 TIED = {**BELOW_MODEL, "^lm_head": None}
 HALF_ROPE = {"rope_theta": 1e4, "partial_rotary_factor": 0.5, "rope_type": "default"}
 ROPE_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+ENCODER = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 48,
+}
+OUR_ENCODER = {"vocab": 97, "context": 48, "width": 32, "depth": 2, "heads": 4, "inner": 48}
+# Names of BERT and of what came from it.
+BERT_RULES: Rules = {
+    r"embeddings\.LayerNorm": "embeddings_norm",
+    r"word_embeddings": "word",
+    r"position_embeddings": "position",
+    r"^encoder\.|(?<=\.)encoder\.": "",
+    r"attention\.self\.": "attention.",
+    r"attention\.output\.LayerNorm": "attention_norm",
+    r"attention\.output\.dense": "attention.output",
+    r"intermediate\.dense": "mlp.up",
+    r"(?<=\d\.)output\.dense": "mlp.down",
+    r"(?<=\d\.)output\.LayerNorm": "mlp_norm",
+}
+ROBERTA_RULES: Rules = {
+    **BERT_RULES,
+    r"token_type_embeddings\.weight": "segment",
+    r"lm_head\.layer_norm": "lm_head.norm",
+    r"lm_head\.decoder": None,
+}
+BODY = {"hidden": "last_hidden_state", "pooled": "pooler_output"}
+
+
+def joined_heads(weights: Arrays) -> Arrays:
+    """Queries, keys and values of a vision transformer in one matrix."""
+    parts = {name: weights.pop(name) for name in list(weights) if re.search(r"\.attn\.[qkv]_proj\.", name)}
+    for name in parts:
+        if ".q_proj." in name:
+            each = [parts[name.replace(".q_proj.", f".{kind}_proj.")] for kind in "qkv"]
+            weights[name.replace(".q_proj.", ".qkv.")] = np.concatenate(each)
+    return weights
+
+
+T5_RULES: Rules = {
+    r"\.embed_tokens\.weight": None,
+    r"(encoder|decoder)\.block\.0\.layer\.0\.SelfAttention\.relative_attention_bias": r"\1_positions.bias",
+    r"(encoder|decoder)\.final_layer_norm": r"\1_norm",
+    r"\.block\.(\d+)\.layer\.0\.layer_norm": r".\1.attention_norm",
+    r"\.block\.(\d+)\.layer\.0\.SelfAttention": r".\1.attention",
+    r"decoder\.block\.(\d+)\.layer\.1\.layer_norm": r"decoder.\1.cross_norm",
+    r"\.block\.(\d+)\.layer\.1\.EncDecAttention": r".\1.cross",
+    r"\.block\.(\d+)\.layer\.\d\.layer_norm": r".\1.ffn_norm",
+    r"\.block\.(\d+)\.layer\.\d\.DenseReluDense": r".\1.ffn",
+    r"^lm_head\.weight": "lm_head",
+}
+DEIT_RULES: Rules = {
+    r"^deit\.embeddings\.(\w+)_token$": r"\1_token",
+    r"^distillation_token": "dist_token",
+    r"^deit\.embeddings\.position_embeddings": "pos_embed",
+    r"^deit\.embeddings\.patch_embeddings\.projection": "patch_embed.proj",
+    r"^deit\.(encoder\.)?layers?\.": "blocks.",
+    r"^deit\.layernorm": "norm",
+    r"layernorm_before": "norm1",
+    r"layernorm_after": "norm2",
+    r"attention\.o_proj": "attn.proj",
+    r"\.attention\.": ".attn.",
+    r"^cls_classifier": "head",
+    r"^distillation_classifier": "head_dist",
+}
+WHISPER_RULES: Rules = {
+    r"proj_out": None,
+    r"encoder\.embed_positions": None,  # sinusoids, computed by the spec
+    r"^model\.": "",
+    r"^decoder\.embed_positions": "positions.position",
+    r"^decoder\.embed_tokens": "embed_tokens",
+    r"^(encoder|decoder)\.layer_norm": r"\1_norm",
+    r"^encoder\.conv": "conv",
+    r"\.layers\.": ".",
+    r"self_attn_layer_norm": "attention_norm",
+    r"encoder_attn_layer_norm": "cross_norm",
+    r"final_layer_norm": "mlp_norm",
+    r"self_attn\.": "attention.",
+    r"encoder_attn\.": "cross.",
+    r"q_proj": "query",
+    r"k_proj": "key",
+    r"v_proj": "value",
+    r"out_proj": "output",
+    r"fc1": "mlp.up",
+    r"fc2": "mlp.down",
+}
+
+FAMILIES = [
+    Family(
+        "mistral.tfm",
+        "Mistral",
+        "MistralForCausalLM",
+        {**DECODER, "sliding_window": 8, "rms_norm_eps": 1e-5, "head_dim": 8},
+        {**OURS, "window": 8},
+        BELOW_MODEL,
+    ),
+    Family(
+        "mistral.tfm",
+        "Mistral_7B_v3",
+        "MistralForCausalLM",
+        {**DECODER, "sliding_window": None, "head_dim": 16, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+        {**OURS, "head": 16},
+        BELOW_MODEL,
+    ),
+    Family(
+        "qwen2.tfm",
+        "Qwen2",
+        "Qwen2ForCausalLM",
+        {**DECODER, "rope_theta": 1e6},
+        OURS,
+        BELOW_MODEL,
+    ),
+    Family(
+        "qwen2.tfm",
+        "Qwen2_0_5B",
+        "Qwen2ForCausalLM",
+        {**DECODER, "rope_theta": 1e6, "tie_word_embeddings": True},
+        OURS,
+        TIED,
+    ),
+    Family(
+        "qwen3.tfm",
+        "Qwen3",
+        "Qwen3ForCausalLM",
+        {**DECODER, "rope_theta": 1e6, "head_dim": 16},
+        {**OURS, "head": 16},
+        BELOW_MODEL,
+    ),
+    Family(
+        "llama3.tfm",
+        "Llama3_1_8B",
+        "LlamaForCausalLM",
+        {**DECODER, "rms_norm_eps": 1e-5, "rope_parameters": ROPE_LLAMA3},
+        {**OURS, "theta": 100, "context": 16, "factor": 4},
+        BELOW_MODEL,
+    ),
+    Family(
+        "llama3.tfm",
+        "Llama3_2_1B",
+        "LlamaForCausalLM",
+        {
+            **DECODER,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "rope_parameters": {**ROPE_LLAMA3, "factor": 32.0},
+        },
+        {**OURS, "theta": 100, "context": 16},
+        TIED,
+    ),
+    Family(
+        "gemma2.tfm",
+        "Gemma2",
+        "Gemma2ForCausalLM",
+        {**DECODER, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24},
+        {**OURS, "head": 16, "window": 8, "query_scale": 24},
+        TIED,
+    ),
+    Family(
+        "phi3.tfm",
+        "Phi3",
+        "Phi3ForCausalLM",
+        {**DECODER, "sliding_window": 8},
+        {**OURS, "window": 8},
+        BELOW_MODEL,
+    ),
+    Family(
+        "phi3.tfm",
+        "Phi3",
+        "Phi3ForCausalLM",
+        {**DECODER, "sliding_window": 8, "rope_parameters": HALF_ROPE},
+        {**OURS, "window": 8, "turned": 4},
+        BELOW_MODEL,
+    ),
+    Family(
+        "roberta.tfm",
+        "Roberta",
+        "RobertaModel",
+        {**ENCODER, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+        OUR_ENCODER,
+        ROBERTA_RULES,
+        lambda: encoder_inputs(pad=1),
+        BODY,
+        precision=EXACT,
+    ),
+    Family(
+        "roberta.tfm",
+        "RobertaForMaskedLM",
+        "RobertaForMaskedLM",
+        {**ENCODER, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+        OUR_ENCODER,
+        ROBERTA_RULES,
+        lambda: encoder_inputs(pad=1),
+        precision=EXACT,
+    ),
+    Family(
+        "distilbert.tfm",
+        "DistilBertForMaskedLM",
+        "DistilBertForMaskedLM",
+        {"vocab_size": 97, "max_position_embeddings": 48, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+        OUR_ENCODER,
+        {
+            r"distilbert\.embeddings\.(\w+)_embeddings": r"distilbert.\1",
+            r"embeddings\.LayerNorm": "embeddings_norm",
+            r"transformer\.": "",
+            r"q_lin": "query",
+            r"k_lin": "key",
+            r"v_lin": "value",
+            r"out_lin": "output",
+            r"sa_layer_norm": "attention_norm",
+            r"output_layer_norm": "mlp_norm",
+            r"ffn\.lin1": "mlp.up",
+            r"ffn\.lin2": "mlp.down",
+            r"vocab_transform": "head.dense",
+            r"vocab_layer_norm": "head.norm",
+            r"vocab_projector\.weight": None,
+            r"vocab_projector\.bias": "head.bias",
+        },
+        encoder_inputs,
+        precision=EXACT,
+    ),
+    *(
+        Family(
+            "albert.tfm",
+            model,
+            theirs,
+            {**ENCODER, "embedding_size": 16, "num_hidden_layers": 3},
+            {**OUR_ENCODER, "narrow": 16, "depth": 3},
+            {
+                r"embeddings\.LayerNorm": "embeddings_norm",
+                r"(\w+)_embeddings": r"\1",
+                r"token_type": "segment",
+                r"encoder\.": "",
+                r"embedding_hidden_mapping_in": "widen",
+                r"albert_layer_groups\.0\.albert_layers\.0": "layer",
+                r"attention\.dense": "attention.output",
+                r"attention\.LayerNorm": "attention_norm",
+                r"full_layer_layer_norm": "mlp_norm",
+                r"ffn_output": "mlp.down",
+                r"ffn\.": "mlp.up.",
+                r"pooler\.": "pooler.dense.",
+                r"predictions\.decoder": None,
+                r"predictions\.LayerNorm": "head.norm",
+                r"predictions\.": "head.",
+            },
+            lambda: encoder_inputs(segments=True),
+            outputs,
+            precision=EXACT,
+        )
+        for model, theirs, outputs in (
+            ("Albert", "AlbertModel", BODY),
+            ("AlbertForMaskedLM", "AlbertForMaskedLM", {"logits": "logits"}),
+        )
+    ),
+    Family(
+        "t5_v11.tfm",
+        "T5_v11",
+        "T5ForConditionalGeneration",
+        {
+            "vocab_size": 97,
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 4,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 16,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+        },
+        {"vocab": 97, "width": 32, "head": 8, "hidden": 48, "depth": 2, "heads": 4, "buckets": 8, "distance": 16},
+        T5_RULES,
+        pair_inputs,
+    ),
+    Family(
+        "deit.tfm",
+        "DeiT_Distilled",
+        "DeiTForImageClassificationWithTeacher",
+        {
+            "image_size": 32,
+            "patch_size": 8,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "num_labels": 5,
+            "layer_norm_eps": 1e-6,
+        },
+        {"size": 32, "patch": 8, "width": 32, "hidden": 48, "depth": 2, "heads": 4, "classes": 5},
+        DEIT_RULES,
+        image_inputs,
+        {"logits": "logits", "label": "cls_logits", "teacher": "distillation_logits"},
+        joined_heads,
+        EXACT,
+    ),
+    Family(
+        "whisper.tfm",
+        "Whisper",
+        "WhisperForConditionalGeneration",
+        {
+            "vocab_size": 97,
+            "num_mel_bins": 8,
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_source_positions": 20,
+            "max_target_positions": 30,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 3,
+        },
+        {"vocab": 97, "mels": 8, "context": 30, "width": 32, "depth": 2, "decoder_depth": 3, "heads": 4, "hidden": 48},
+        WHISPER_RULES,
+        audio_inputs,
+    ),
+    Family(
+        "longformer.tfm",
+        "Longformer",
+        "LongformerModel",
+        {**ENCODER, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "attention_window": 8},
+        {**OUR_ENCODER, "reach": 4, "globals": 2},
+        ROBERTA_RULES,
+        lambda: encoder_inputs(pad=1, globals=2),
+        BODY,
+    ),
+    Family(
+        "bigbird.tfm",
+        "BigBird",
+        "BigBirdModel",
+        {**ENCODER, "attention_type": "original_full", "layer_norm_eps": 1e-12},
+        {**OUR_ENCODER, "reach": 4, "globals": 2},
+        {**BERT_RULES, r"token_type_embeddings": "segment", r"^pooler\.": "pooler.dense."},
+        sparse_inputs,
+        BODY,
+        precision=EXACT,
+    ),
+]
+
+
+def made(name: str, config: Mapping[str, Any]) -> Any:
+    """A model of the library. T5's output layer is its token table there until a checkpoint is read that has both."""
+    cls = getattr(transformers, name)
+    model = cls(cls.config_class(**config))
+    if config.get("tie_word_embeddings") is False and name.startswith("T5"):
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+def published(family: Family) -> Any:
+    """The library's model in float64, with every weight drawn anew that is learned."""
+    torch.manual_seed(7)
+    model = made(family.theirs, family.config).double().eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                norm = weight.dim() == 1 and name.endswith("weight")
+                weight.copy_(torch.randn(weight.shape) * (0.1 if weight.dim() == 1 else 0.2) + norm)
+    return model
+
+
+def loaded(family: Family, inputs: Arrays) -> Any:
+    """Our model at the same size, with the optional inputs that the comparison gives."""
+    settings = {name: value for name, value in family.sizes.items() if isinstance(value, str)}
+    sizes = {name: value for name, value in family.sizes.items() if name not in settings}
+    optional = [name for name in ("segments", "keep") if name in inputs]
+    return tfdsl.load(SPECS / family.file, family.model, inputs=optional, settings=settings, **sizes).graph
+
+
+def check(found: Arrays, wanted: Arrays, precision: float, keep: Any) -> None:
+    """Compare outputs by name, at the positions of real tokens."""
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        assert found[name].shape == value.shape
+        assert np.abs(value).max() > 0.1, "the comparison would say nothing"
+        real = ... if keep is None or value.shape[:2] != keep.shape else keep
+        np.testing.assert_allclose(found[name][real], value[real], rtol=0, atol=precision * np.abs(value).max())
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_family_has_the_published_arithmetic(family: Family, tmp_path: Path) -> None:
+    """In float64 by the reference, and in float32 on every target."""
+    ours, named = family.inputs()
+    model = published(family)
+    with torch.no_grad():
+        result = model(**{name: torch.tensor(value) for name, value in named.items()})
+    wanted = {name: getattr(result, theirs).numpy() for name, theirs in family.outputs.items()}
+    weights = renamed({name: value.numpy() for name, value in model.state_dict().items()}, family.rules)
+    weights = family.change(weights)
+    graph, keep = loaded(family, ours), ours.get("keep")
+    check(run(graph, weights, ours), wanted, family.precision, keep)
+    single = {name: value.astype(np.float32) for name, value in weights.items()}
+    for target in TARGETS:
+        if target == "torch" or find_spec({"onnx": "onnxruntime"}.get(target, target)):
+            check(session(graph, target, single, tmp_path / target)(ours), wanted, 1e-4, keep)
+
+
+LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
     "factor": 4.0,

@@ -98,9 +98,9 @@ class Forward:
 
     def write(self) -> None:
         """Fill `lines` and `parameters`."""
+        self._count()
         for value in self.unit.inputs:
             self.parameters.append(self._bind(value, self._input_name(value)))
-        self._count()
         if self.unit.frame.path == "" and self.unit.is_region:
             for constraint in self.graph.constraints:
                 self._constraint(constraint)
@@ -223,6 +223,8 @@ class Forward:
 
     def _free(self, name: str) -> bool:
         held = self._variable[name]
+        if len(self.parameters) < len(self.unit.inputs):
+            return False  # while the parameters get their names, each needs one, be it read or not
         if held is None or self._left.get(held, 0) > 0:
             return False
         return not any(
