@@ -441,6 +441,31 @@ def _(f: Flat) -> tuple[Value, ...]:
     return f("positions", x, axis=1), f("positions", x, axis=2), f("positions", x, axis=0)
 
 
+def _linear(f: Flat, *heads: int) -> tuple[Value, ...]:
+    features = (3, 3, 5)
+    return tuple(f.input(n, BATCH, h, SEQ, d) for n, h, d in zip("qkv", heads, features, strict=True))
+
+
+LONG = (*SIZES, {"batch": 2, "seq": 150, "memory": 1})
+
+
+@case("linear_attend", sizes=LONG)
+def _(f: Flat) -> Value:
+    return f("linear_attend", *_linear(f, 2, 2, 2), None)
+
+
+@case("linear_attend_with_decay", sizes=LONG, ranges={"decay": (-2, 0)})
+def _(f: Flat) -> Value:
+    return f("linear_attend", *_linear(f, 4, 2, 1), f.input("decay", BATCH, 4, SEQ))
+
+
+@case("linear_attend_forgets", sizes=LONG, ranges={"decay": (-60, -20)})
+def _(f: Flat) -> tuple[Value, ...]:
+    q, k, v = _linear(f, 1, 1, 2)
+    steady = f.input("decay", 2, 1)
+    return f("linear_attend", q, k, v, steady), f("linear_attend", q, k, v, f("mul", steady, f.constant(0.01, "float")))
+
+
 # --- elementwise -----------------------------------------------------------------------------------------------------
 
 

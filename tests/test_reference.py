@@ -264,6 +264,23 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
 }
+
+
+def _masked_product(q: Any, k: Any, v: Any, decay: Any) -> Any:
+    """Linear attention as all pairs of positions at once."""
+    heads = max(each.shape[1] for each in (q, k, v))
+    q, k, v = (each.repeat_interleave(heads // each.shape[1], 1) for each in (q, k, v))
+    scores = (q @ k.transpose(-1, -2)).tril()
+    if decay is not None:
+        total = decay.cumsum(-1)
+        scores = scores * (total[..., :, None] - total[..., None, :]).tril().exp()
+    return scores @ v
+
+
+CASES["linear_attend"] = [
+    ((normal(2, 4, 5, 3), normal(2, 2, 5, 3), normal(2, 1, 5, 6), None), {}, _masked_product),
+    ((normal(2, 1, 5, 3), normal(2, 2, 5, 3), normal(2, 2, 5, 6), -np.abs(normal(2, 1, 5))), {}, _masked_product),
+]
 for _name in ("exp", "sin", "cos", "tanh", "sigmoid", "relu", "erf"):
     CASES[_name] = [((X * 3,), {}, getattr(torch, _name))]
 for _name in ("silu", "softplus"):

@@ -89,6 +89,20 @@ def linear_attention(w: Arrays, x: Any, seen: Any) -> Any:
     return affine(w, "b.output", merged(shares @ v / (shares.sum(-1, keepdims=True) + 1e-6)))
 
 
+def retention(w: Arrays, x: Any) -> Any:
+    """Retention in its parallel form, pairs of neighbours turned (Sun et al., 2023, equation 5)."""
+    q, k, v = projected(w, x)
+    place = np.arange(x.shape[1])
+    angle = np.outer(place, 10_000 ** (-np.arange(8) / 8))
+    q, k = (
+        turned(np.concatenate([y[..., ::2], y[..., 1::2]], -1), angle) for y in (q, k)
+    )  # the order of features is the same in both
+    kept = 1 - 2.0 ** (-5 - np.arange(HEADS))[:, None, None]
+    scores = q @ k.swapaxes(2, 3) / 4 * np.tril(kept ** np.abs(place[:, None] - place))
+    gate = activated("silu", affine(w, "b.gate", x))
+    return affine(w, "b.output", gate * merged(normed(scores @ v, 1e-5)))
+
+
 def sinusoids(x: Any) -> Any:
     length, width = x.shape[1:]
     table = np.zeros((length, width))
@@ -202,6 +216,7 @@ CASES = [
         WHOLE,
         lambda w, x: linear_attention(w, x, np.tri(x.shape[1])),
     ),
+    Case("linear_attention.Retention", "Retention(x, heads=4) as b", WHOLE, retention),
     Case("attention.Positive", "Positive(x)", WHOLE, lambda w, x: activated("elu", x) + 1),
     Case("positions.sinusoidal", "x + sinusoidal(x)", WHOLE, lambda w, x: sinusoids(x)),
     Case("positions.sinusoidal_halves", "x + sinusoidal_halves(x)", WHOLE, lambda w, x: sinusoids_in_halves(x)),

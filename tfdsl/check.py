@@ -79,7 +79,7 @@ def _check_mappings(module: Module, read: ModuleCheck, faults: Collector) -> Non
             before = len(faults.found)
             graph, parameters = (elaborated.graph, elaborated.parameters) if elaborated else (None, None)
             rules = read_mapping(mapping, module, declared, faults, graph, parameters)
-            if graph is not None and len(faults.found) == before:
+            if graph is not None and rules.fields and len(faults.found) == before:
                 check_coverage(lay_out(rules.weights, graph, faults), rules.span, faults)
 
 

@@ -9,7 +9,8 @@ tensors will do, and the first is written. Rules for fields are those of `tfdsl.
 A left side that ends with `*` stands for everything below. With a path of ours, `"[model.]layers.{i}.*" -> layers[i]`, all
 weights below it have the same names on both sides; `"head.*" -> ignored` has no influence. `like` takes in another mapping:
 `"[bert.]*" -> like(body, under=bert)` all its rules for weights, with their names after `bert.` and ours below `bert`, and
-`"config.*" -> like(body)` all its rules for fields. Rules with names of their own come before those.
+`"config.*" -> like(body)` all its rules for fields. Rules with names of their own come before those. A mapping without any
+rules for fields is a part that others take in.
 """
 
 from __future__ import annotations

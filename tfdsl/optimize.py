@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import did_you_mean, one
 from tfdsl.passes import PASSES, Report, Request, run
+from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
 from tfdsl.plans import parse_request
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tfdsl.model import Model
 
 # What targets do to a graph before they lower it; no plan asks for these, but one may want to see their outcome.
-LOWERING = {"unroll": unroll, "lower_masks": lower_masks}
+LOWERING = {"unroll": unroll, "lower_masks": lower_masks, "lower_linear_attention": lower_linear_attention}
 
 
 def optimize(

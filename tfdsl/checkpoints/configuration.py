@@ -138,15 +138,18 @@ Given = tuple[Target, syntax.Expression]
 def _given(rule: FieldRule, name: str, value: Any) -> list[Given]:
     """What a field gives to which parameters. Raises `Fault`."""
     form = rule.form
+    if isinstance(form, Each) and form.target is not None and isinstance(value, list) and value:
+        return [(form.target, _plain(rule, name, value[0]))]  # that all are the same is checked later
     if isinstance(form, (Ignored, Holds, Each)):
         return []
     if form.absent is not None and (value is ABSENT or value is None):
         return [(form.target, form.absent)]
-    if value is ABSENT and not rule.path.optional:
-        raise Fault("T812", f"the configuration has no field `{name}`", rule.span)
     if isinstance(form, Chooses) and value is not ABSENT:
         return _chosen(form, rule, name, value)
     if value is ABSENT or value is None:
+        if not rule.path.optional:
+            what = f"the configuration has no field `{name}`" if value is ABSENT else f"`{name}` is null"
+            raise Fault("T812", what, rule.span)
         return []
     if isinstance(form, Labels):
         if not isinstance(value, (list, dict)):
@@ -175,9 +178,9 @@ def _chosen(form: Chooses, rule: FieldRule, name: str, value: Any) -> list[Given
     if isinstance(value, list):
         items = [_chosen(form, rule, name, each)[0][1] for each in value]
         return [(form.target, syntax.ListOf(tuple(items), span=rule.span))]
-    if value is None:
+    if value is None and rule.path.optional:
         return []
-    if other is not None:
+    if other is not None and value is not None:
         return [(other[0], _plain(rule, name, value)), (form.target, other[1])]
     help_ = f"the mapping knows {', '.join(known)}"
     raise Fault("T812", f"`{name}` is {show(value)}, which is not understood", rule.span, help=help_)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfdsl.checkpoints.configuration import check_values, is_literal, look_up, show, values_of
+from tfdsl.checkpoints.fields import PREFIX
 from tfdsl.checkpoints.layout import Layout, check_coverage, lay_out
 from tfdsl.ir.elaborate.parameters import Parameters
 from tfdsl.ir.graph import Graph
@@ -111,7 +112,8 @@ def _shipped() -> Iterator[Family]:
 def _of_module(module: Module) -> Iterator[Family]:
     for tree in module.mappings.values():
         declared = module.find(tree.model.text)
-        if declared is not None and is_model(declared):
+        whole = any(rule.theirs.value.startswith(PREFIX) for rule in tree.rules)
+        if whole and declared is not None and is_model(declared):
             yield Family(tree, module, declared)
 
 

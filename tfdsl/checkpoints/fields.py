@@ -3,15 +3,16 @@
 The left side of such a rule is `config.` and the name of the field, with dots for what lies deeper; `?` after it says that the
 field may be absent. The right side is one of:
 
-- a parameter: the field sets it, and `null` (or, with `?`, absence) leaves it at its default. `rotary.factor` is the
-  setting `factor` of the layer that the parameter `rotary` holds;
+- a parameter: the field sets it; with `?`, absence and `null` leave it at its default. `rotary.factor` is the setting
+  `factor` of the layer that the parameter `rotary` holds;
 - `set(PARAMETER, absent=OURS)`: the same, where absence and `null` mean another expression of ours than the default;
 - `choose(PARAMETER, [THEIRS, OURS], ...)`: each of their values stands for an expression of ours, a layer for instance; a
   list of theirs is taken element by element. In `[window, causal & window(window)]` the name of a parameter stands for every
   other value, and that parameter is set to it;
 - `labels(PARAMETER)`: the field names the classes, and the parameter is their number;
 - an expression of the parameters, or of none: the field must have that value. `one_of(a, b)` allows several, the first of
-  which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1;
+  which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1, and sets a parameter if the expression
+  is one;
 - `ignored`: the field has no influence on what is computed.
 """
 
@@ -52,11 +53,12 @@ class Holds:
 
 @dataclass(frozen=True)
 class Each:
-    """The field is a list of `count` values, in which `index` is a number."""
+    """The field is a list of `count` values, in which `index` is a number; `target` is a parameter that they all are."""
 
     index: str
     count: syntax.Expression
     item: syntax.Expression
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ def _each(tree: syntax.Call, parameters: Collection[str]) -> Form:
     plain, _ = _arguments(tree, 3, 3, "each(i, count, expression)")
     if not isinstance(plain[0], syntax.Path) or len(plain[0].parts) > 1 or plain[0].text in parameters:
         raise Fault("T622", "the index of `each` is a name of its own", plain[0].span, help="each(i, depth, ...)")
-    return Each(plain[0].text, plain[1], plain[2])
+    named = isinstance(plain[2], syntax.Path) and plain[2].parts[0].text in parameters
+    return Each(plain[0].text, plain[1], plain[2], _target(plain[2], parameters) if named else None)
 
 
 _READERS = {"set": _set, "labels": _labels, "choose": _choose, "one_of": _one_of, "each": _each}

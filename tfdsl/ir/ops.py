@@ -385,6 +385,31 @@ def _is_causal(mask: Any, masks: Any) -> bool:
     return mask == masks.CAUSAL
 
 
+def _linear_attend(t: Types, a: Attributes) -> tuple[Type, ...]:
+    q, k, v = t[:3]
+    for place, each in enumerate((q, k, v)):
+        rank(each, 4, operand=place, what=" (batch, heads, positions, features)")
+        if not isinstance(each.dims[1], int):
+            raise ShapeError("the number of heads (axis 1) must be known", operand=place)
+        same("the batches differ", each.dims[0], q.dims[0], place)
+        same("the lengths differ", each.dims[2], q.dims[2], place)
+    same("keys and queries differ in features", k.dims[3], q.dims[3], 1)
+    heads = max(each.dims[1] for each in (q, k, v))
+    for place, each in enumerate((q, k, v)):
+        if heads % each.dims[1]:
+            raise ShapeError(f"{each.dims[1]} heads do not divide {heads}", operand=place, code="T405")
+    steps = (q.dims[0], heads, q.dims[2])
+    if t[3] is not None and not stretches(t[3].dims, steps):
+        message = f"`decay` is {show(t[3].dims)}, and does not stretch to the steps of each head, {show(steps)}"
+        raise ShapeError(message, operand=3)
+    return (Type("float", (*steps, v.dims[3])),)
+
+
+def _linear_attend_flops(t: Types, a: Attributes, r: Sequence[Type]) -> Size:
+    steps, inside = product(r[0].dims[:3]), t[0].dims[3] * t[2].dims[3]
+    return steps * inside * (4 if t[3] is None else 5)
+
+
 def _rotate(t: Types, a: Attributes) -> tuple[Type, ...]:
     rank(t[0], *range(2, 6), what=" (..., positions, features)")
     for place in (1, 2):
@@ -404,6 +429,14 @@ _op(
     "`scale` is 1/sqrt(d) unless given; a query that may see no key gives zeros.",
     _attend,
     flops=_attend_flops,
+)
+_op(
+    "linear_attend(q: float, k: float, v: float, decay: float?)",
+    "Attention without softmax over the past, as a running sum (Katharopoulos et al., 2020): y = q @ S with "
+    "S = exp(decay) * S + outer(k, v) from position to position; q and k [b, h, s, d], v [b, h, s, e], `decay` [b, h, s] a "
+    "logarithm, at most 0. Fewer heads of one serve several of another.",
+    _linear_attend,
+    flops=_linear_attend_flops,
 )
 _op(
     "rotate(x: float, cos: float, sin: float; interleaved: bool = false)",

@@ -268,7 +268,7 @@ RULES: dict[str, Callable[[_Site], Axis]] = {
     "concat": _concat,
     "embedding": _kept,
     "rotate": _rotate,
-    "attend": _attend,
+    **dict.fromkeys(("attend", "linear_attend"), _attend),
     "positions": _positions,
     "matmul": _matmul,
     "einsum": _einsum,

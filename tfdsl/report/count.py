@@ -16,7 +16,7 @@ from tfdsl.report.sizes import choose_sizes
 
 KINDS = {
     **dict.fromkeys(("linear", "matmul", "einsum", "conv1d", "conv2d"), "matmul"),
-    "attend": "attention",
+    **dict.fromkeys(("attend", "linear_attend"), "attention"),
 }
 _NO_ACTIVATION = {"input", "weight", "constant", "prune", "quantize", "dequantize", "repeat", "route"}
 

@@ -16,7 +16,7 @@ _REST = {"linear": _LAYERS, "attention": {"rotate"}, "embedding": {"embedding"},
 def kind_of_block(nodes: Iterable[Node]) -> str:
     """The kind of a block: attention, feed_forward, norm, embedding, linear, or plain for what is several of these."""
     ops = _ops(nodes)
-    attention = "attend" in ops or ("softmax" in ops and bool(_PRODUCTS & ops))
+    attention = bool({"attend", "linear_attend"} & ops) or ("softmax" in ops and bool(_PRODUCTS & ops))
     if attention:
         return "plain" if _FEED_FORWARD & ops else "attention"
     if _FEED_FORWARD & ops and (_LAYERS | _PRODUCTS) & ops:

@@ -59,6 +59,7 @@ LOOKS: dict[str, Look] = {
     "einsum": Look("Einsum", "linear", detail=lambda n, a: a.pattern),
     # attention
     "attend": Look("Attention", "attention", detail=_heads, constants=(4,)),
+    "linear_attend": Look("Linear attention", "attention", detail=lambda n, a: f"{n.type.dims[1]} heads"),
     "rotate": Look("Rotary", "attention", constants=(1, 2)),
     # mixtures of experts
     "route": Look("Experts", "feed_forward", detail=_experts),

@@ -239,6 +239,7 @@ LOWERINGS: dict[str, Lowering] = {
 REFUSED: dict[str, str] = {
     "repeat": "unrolled before",
     "route": "unrolled before",
+    "linear_attend": "made into products before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",
 }

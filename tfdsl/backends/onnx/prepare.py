@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tfdsl.backends.prepare import fix_sizes
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.passes.clean import clean
+from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
 
@@ -17,7 +18,7 @@ def flat_graph(graph: Graph, dims: Mapping[str, int] | None) -> Graph:
     if dims:
         flat = fix_sizes(flat, dims)
     flat.penalties = []
-    return clean(lower_masks(flat))[0]
+    return clean(lower_linear_attention(lower_masks(flat)))[0]
 
 
 def layouts(graph: Graph) -> dict[str, str]:

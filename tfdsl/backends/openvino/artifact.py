@@ -22,6 +22,7 @@ from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
 from tfdsl.passes.clean import clean
+from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import materialise
@@ -55,7 +56,7 @@ def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -
     limits = ranges(graph, dims)
     flat = fix_sizes(unroll(graph), {name: size for name, size in dims.items() if isinstance(size, int)})
     flat.penalties = []
-    flat, _ = clean(lower_masks(flat))
+    flat, _ = clean(lower_linear_attention(lower_masks(flat)))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     builder = Builder(flat, stored, bits)

@@ -67,6 +67,19 @@ def _attention_weights(scores: Array, sinks: Array | None) -> Array:
     return raised / np.where(total == 0, 1.0, total)
 
 
+def linear_attend(a: Attributes, q: Array, k: Array, v: Array, decay: Array | None) -> Array:
+    """The running sum of outer(k, v), which decays from step to step, read by q: step by step."""
+    heads = max(each.shape[1] for each in (q, k, v))
+    q, k, v = (np.repeat(each, heads // each.shape[1], axis=1) for each in (q, k, v))
+    keep = np.exp(np.broadcast_to(0.0 if decay is None else decay, q.shape[:3]))
+    state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
+    y = np.empty(v.shape)
+    for step in range(q.shape[2]):
+        state = keep[:, :, step, None, None] * state + k[:, :, step, :, None] * v[:, :, step, None, :]
+        y[:, :, step] = np.einsum("bhd,bhde->bhe", q[:, :, step], state)
+    return y
+
+
 def rotate(a: Attributes, x: Array, cos: Array, sin: Array) -> Array:
     """Rotate pairs of features of x [batch, ..., positions, features] by angles [[batch,] positions, half]."""
     half = cos.shape[-1]

@@ -129,6 +129,7 @@ _PLAIN: dict[str, Lowering] = {
     "einsum": lambda a, *x: np.einsum(letters(a.pattern), *x, optimize=True),
     # attention
     "attend": attention.attend,
+    "linear_attend": attention.linear_attend,
     "rotate": attention.rotate,
     "positions": lambda a, x: np.arange(x.shape[a.axis], dtype=np.int64),
     # elementwise

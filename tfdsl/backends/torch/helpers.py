@@ -64,6 +64,31 @@ def attention(
         weights = weights.masked_fill(~allowed, 0.0)
     return F.dropout(weights, drop) @ v
 ''',
+    "linear_attend": '''
+def linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, chunk: int = 64) -> Tensor:
+    """The running sum of outer(k, v) read by q at each step: within a chunk by products, from chunk to chunk by its state.
+
+    q and k are [b, h, s, d], v is [b, h, s, e], decay [b, h, s] the logarithm of what is kept from step to step.
+    """
+    heads = max(q.shape[1], k.shape[1], v.shape[1])
+    q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
+    decay = None if decay is None else decay.expand(q.shape[:3])
+    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
+    parts = []
+    for start in range(0, q.shape[2], chunk):
+        q_, k_, v_ = (x[:, :, start : start + chunk] for x in (q, k, v))
+        scores = (q_ @ k_.transpose(-1, -2)).tril()
+        if decay is None:
+            parts.append(scores @ v_ + q_ @ state)
+            state = state + k_.transpose(-1, -2) @ v_
+            continue
+        steps = decay[:, :, start : start + chunk]
+        between = steps[..., None].expand(*steps.shape, steps.shape[-1]).tril(-1).cumsum(dim=-2).exp().to(q.dtype)
+        before = steps.cumsum(dim=-1).exp().to(q.dtype)[..., None]
+        parts.append((scores * between) @ v_ + (q_ * before) @ state)
+        state = state * before[:, :, -1:] + (k_ * between[:, :, -1, :, None]).transpose(-1, -2) @ v_
+    return torch.cat(parts, dim=2)
+''',
     "route": '''
 def route(x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList | list, *rest: Tensor) -> Tensor:
     """For each row of x, the sum over its chosen experts [rows, k] of weight times what the expert makes of the row."""

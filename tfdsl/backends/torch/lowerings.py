@@ -252,6 +252,11 @@ def _attend_by_hand(s: Site) -> Code:
     return Code(f"attention({', '.join(parts)})")
 
 
+def _linear_attend(s: Site) -> Code:
+    s.forward.needs_helper("linear_attend")
+    return Code(f"linear_attend({', '.join(s.arg(place) for place in range(4) if s.has(place))})")
+
+
 def _rotate(s: Site) -> Code:
     s.forward.needs_helper("rotate_neighbours" if s.a.interleaved else "rotate")
     cos, sin = s.arg(1), s.arg(2)
@@ -442,6 +447,7 @@ LOWERINGS: dict[str, Lowering] = {
         f'torch.einsum("{letters(s.a.pattern)}", {", ".join(s.forward.matching(s, i) for i in range(len(s.args)))})'
     ),
     "attend": _attend,
+    "linear_attend": _linear_attend,
     "rotate": _rotate,
     "positions": lambda s: Code(f"torch.arange({s.atom(0)}.shape[{s.axis(s.a.axis)}], device={s.atom(0)}.device)"),
     "erf": _call("torch.erf"),
