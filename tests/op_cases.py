@@ -382,6 +382,26 @@ def _(f: Flat) -> Value:
     return f("attend", *qkv(f), None, None, None, keep, mask=mask)
 
 
+@case("attend_prefix_of_each", ranges={"length": (0, 6)})
+def _(f: Flat) -> Value:
+    length = f.input("length", BATCH, dtype="int")
+    mask = masks.Joined("|", masks.CAUSAL, masks.Term("prefix", (), 0))
+    inputs = (*qkv(f), None, None, None, length)
+    return f("add", f("attend", *inputs, mask=masks.Term("prefix", (), 0)), f("attend", *inputs, mask=mask))
+
+
+@case("attend_random_blocks", sizes=(*SIZES, {"batch": 2, "seq": 50, "memory": 23}))
+def _(f: Flat) -> tuple[Value, ...]:
+    inputs = qkv(f)
+    near = masks.Joined("|", masks.Term("window", (2,)), masks.Term("random_blocks", (2, 3, 7)))
+    memory = f.input("k2", BATCH, 4, MEMORY, 8), f.input("v2", BATCH, 4, MEMORY, 8)
+    return (
+        attend(f, *inputs, mask=near),
+        attend(f, inputs[0], *memory, mask=masks.Term("random_blocks", (1, 4, 123_456_789))),
+        attend(f, *inputs, mask=masks.Joined("&", masks.CAUSAL, masks.Term("random_blocks", (3, 2, 0)))),
+    )
+
+
 @case("attend_documents_or_prefix")
 def _(f: Flat) -> Value:
     ids = f.input("ids", BATCH, SEQ, dtype="int")

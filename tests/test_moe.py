@@ -272,6 +272,18 @@ def test_experts_drop_what_is_beyond_their_capacity(tmp_path: Path) -> None:
 # --- published models ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("file", "model", "total"),
+    [
+        ("mixtral.tfm", "Mixtral_8x7B", 46_702_792_704),
+        ("switch.tfm", "Switch_Base_8", 619_339_008),
+        ("switch.tfm", "Switch_Base_128", 7_415_217_408),
+    ],
+)
+def test_published_totals(file: str, model: str, total: int) -> None:
+    assert report(tfdsl.load(SPECS / file, model).graph).parameters == total
+
+
 def published(model: Any, torch: Any) -> tuple[Any, Arrays]:
     """A model in float64 with every weight drawn anew, and those weights."""
     torch.manual_seed(7)

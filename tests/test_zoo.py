@@ -21,6 +21,7 @@ import tfdsl
 from tfdsl.backends.reference import run
 from tfdsl.build import TARGETS, session
 from tfdsl.check import check_file
+from tfdsl.ir import masks
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -72,6 +73,11 @@ def sparse_inputs() -> tuple[Arrays, Arrays]:
     place = np.arange(LENGTH)
     near = np.abs(place[:, None] - place) <= 4
     seen = near | (place[:, None] < 2) | (place < 2)
+    blocks = -(-LENGTH // 3)
+    for query, number in np.ndindex(blocks, 2):
+        key = masks.random_block(query, number, 1, blocks)
+        seen[3 * query : 3 * query + 3, 3 * key : 3 * key + 3] = True
+    assert 0.5 < seen.mean() < 0.9
     return ours, {**named, "attention_mask": np.where(seen & ours["keep"][:, None], 0.0, -1e30)[:, None]}
 
 
@@ -474,7 +480,7 @@ FAMILIES = [
         "BigBird",
         "BigBirdModel",
         {**ENCODER, "attention_type": "original_full", "layer_norm_eps": 1e-12},
-        {**OUR_ENCODER, "reach": 4, "globals": 2},
+        {**OUR_ENCODER, "reach": 4, "globals": 2, "random": 2, "size": 3},
         {**BERT_RULES, r"token_type_embeddings": "segment", r"^pooler\.": "pooler.dense."},
         sparse_inputs,
         BODY,

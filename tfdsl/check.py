@@ -80,7 +80,9 @@ def _check_mappings(module: Module, read: ModuleCheck, faults: Collector) -> Non
             graph, parameters = (elaborated.graph, elaborated.parameters) if elaborated else (None, None)
             rules = read_mapping(mapping, module, declared, faults, graph, parameters)
             if graph is not None and rules.fields and len(faults.found) == before:
-                check_coverage(lay_out(rules.weights, graph, faults), rules.span, faults)
+                layout = lay_out(rules.weights, graph, faults)
+                if len(faults.found) == before:
+                    check_coverage(layout, rules.span, faults)
 
 
 def _model_of(module: Module, name: syntax.Name, faults: Collector) -> Declared | None:

@@ -4,7 +4,7 @@ The left side of a rule is their name (see `tfdsl.checkpoints.names`). For a wei
 is in terms of our weights: a path, in which a loop that `repeat h[depth]` makes is indexed by the name that stands in
 braces on the left (`h[i].attn.weight`), or a change of layout around one or several. `if` chooses by parameters, `none` says
 that there is no such tensor, and `ignored` that it has no influence. Several rules may name one weight: any of their
-tensors will do, and the first is written. Rules for fields are those of `tfdsl.checkpoints.fields`.
+tensors will do, and the first is written, but never one that is a `copy(path)`. Rules for fields are those of `tfdsl.checkpoints.fields`.
 
 A left side that ends with `*` stands for everything below. With a path of ours, `"[model.]layers.{i}.*" -> layers[i]`, all
 weights below it have the same names on both sides; `"head.*" -> ignored` has no influence. `like` takes in another mapping:
@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tfdsl.checkpoints.fields import IGNORED, PREFIX, Chooses, Each, FieldRule, Holds, Target, read_field
-from tfdsl.checkpoints.names import pattern
+from tfdsl.checkpoints.names import Pattern, pattern
 from tfdsl.checkpoints.weight_rules import NO_TENSOR, Correspondence, OurWeight, WeightRule
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Parameters, declared_parameters
@@ -29,7 +29,7 @@ from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Label, Span, did_you_mean
 from tfdsl.language.modules import Declared, Module, base_block
 
-DEEPEST = 10  # mappings that take in mappings
+MOST_TAKEN_IN = 100  # mappings in one
 _LIKE = "like"
 
 
@@ -64,7 +64,6 @@ class _Included:
     weights: str | None = ""  # None for a mapping of which the fields alone are taken
     fields: str | None = ""
     under: tuple[tuple[syntax.Expression, Module], ...] = ()
-    depth: int = 0
 
 
 class _Reader:
@@ -76,6 +75,7 @@ class _Reader:
         self.weights: list[Correspondence] = []
         self.fields: list[FieldRule] = []
         self.seen: dict[str, tuple[syntax.Mapping, Span]] = {}
+        self.taken_in = 0
 
     def rules(self, tree: syntax.Mapping) -> Rules:
         return Rules(tree.name.text, tree.name.span, self.weights, self.fields)
@@ -94,12 +94,10 @@ class _Reader:
 
     def _below(self, rule: syntax.Rule, tree: syntax.Mapping, module: Module, place: _Included) -> None:
         """A rule for everything below a name."""
-        key, ours = f"{place.weights}{rule.theirs.value}", rule.ours
-        if key in self.seen and self.seen[key][0] is not tree:
-            return
-        if not _takes_in(rule):
-            self.seen[key] = (tree, rule.theirs.span)
+        ours = rule.ours
         if (place.fields if rule.theirs.value.startswith(PREFIX) else place.weights) is None:
+            return
+        if not _takes_in(rule) and not self._is_new(f"{place.weights}{rule.theirs.value}", rule, tree):
             return
         while isinstance(ours, syntax.Choice):
             known = self.parameters is not None
@@ -125,14 +123,15 @@ class _Reader:
             known = [*module.mappings, *module.imported_mappings]
             help_ = did_you_mean(named[0].value.span.text, known) if named else ""
             raise Fault("T625", f"`{_LIKE}` names a mapping of this file or an imported one", call.span, help=help_)
-        if place.depth >= DEEPEST:
-            raise Fault("T625", f"mappings take in each other more than {DEEPEST} deep", rule.span)
+        self.taken_in += 1
+        if self.taken_in > MOST_TAKEN_IN:
+            raise Fault("T625", f"a mapping takes in more than {MOST_TAKEN_IN} others", rule.span)
         under = place.under
         for argument in others:
             if argument.keyword is None or argument.keyword.text != "under" or left.startswith(PREFIX):
                 raise Fault("T625", "a mapping is taken in as it is, or `under` a path of ours", argument.span)
             under = (*under, (argument.value, module))
-        before = replace(place, under=under, depth=place.depth + 1)
+        before = replace(place, under=under)
         if left.startswith(PREFIX):
             deeper = None if place.fields is None else place.fields + left.removeprefix(PREFIX)
             self.read(*found, replace(before, fields=deeper, weights=None))
@@ -157,16 +156,26 @@ class _Reader:
         for tail in dict.fromkeys(tails):
             numbers = [f"_{place}" for place in range(tail.count("*"))]
             name = left + "{}".join(tail.split("*")).format(*(f"{{{each}}}" for each in numbers))
-            if name not in self.seen:
-                self.seen[name] = (tree, rule.theirs.span)
+            theirs = pattern(name)
+            if not any(key in self.seen for key in theirs.keys()):
+                self.seen |= dict.fromkeys(theirs.keys(), (tree, rule.theirs.span))
                 found = OurWeight(f"{path}.{tail}", (*indices, *numbers))
-                self.weights.append(Correspondence(pattern(name), found, rule.span))
+                self.weights.append(Correspondence(theirs, found, rule.span))
+
+    def _is_new(self, name: str, rule: syntax.Rule, tree: syntax.Mapping) -> bool:
+        """Whether nothing was said of a name before by a mapping that takes in this one. Raises `Fault` for one said twice."""
+        keys = _parsed(name, rule, is_field=name.startswith(PREFIX)).keys()
+        known = [self.seen[key] for key in keys if key in self.seen]
+        for mapping, span in known:
+            if mapping is tree:
+                others = (Label(span, "first here"),)
+                raise Fault("T620", f'"{rule.theirs.value}" is mapped twice', rule.theirs.span, others=others)
+        if not known:
+            self.seen |= dict.fromkeys(keys, (tree, rule.theirs.span))
+        return not known
 
     def _reader(self, rule: syntax.Rule, name: str, module: Module, place: _Included) -> WeightRule:
-        try:
-            theirs = pattern(name)
-        except ValueError as error:
-            raise Fault("T621", str(error), rule.theirs.span) from None
+        theirs = _parsed(name, rule)
         return WeightRule(module, rule.theirs, theirs, self.known, self.parameters, place.under)
 
     def _rule(self, rule: syntax.Rule, tree: syntax.Mapping, module: Module, place: _Included) -> None:
@@ -175,13 +184,8 @@ class _Reader:
         if before is None:
             return
         name = PREFIX + before + rule.theirs.value.removeprefix(PREFIX) if is_field else before + rule.theirs.value
-        key = name.removesuffix("?")
-        if key in self.seen:
-            mapping, span = self.seen[key]
-            if mapping is not tree:
-                return  # a mapping that is taken in does not change what was said here
-            raise Fault("T620", f'"{key}" is mapped twice', rule.theirs.span, others=(Label(span, "first here"),))
-        self.seen[key] = (tree, rule.theirs.span)
+        if not self._is_new(name, rule, tree):
+            return
         if is_field:
             found = read_field(name, rule, module, self.names)
             check_field(found, self.parameters)
@@ -190,7 +194,14 @@ class _Reader:
         reader = self._reader(rule, name, module, place)
         ours = reader.read(rule.ours)
         if ours is not NO_TENSOR:
-            self.weights.append(Correspondence(reader.names, ours, rule.span))
+            self.weights.append(Correspondence(reader.names, ours, rule.span, reader.is_copy))
+
+
+def _parsed(name: str, rule: syntax.Rule, is_field: bool = False) -> Pattern:
+    try:
+        return pattern(name, field=is_field)
+    except ValueError as error:
+        raise Fault("T621", str(error), rule.theirs.span) from None
 
 
 def _takes_in(rule: syntax.Rule) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfdsl.checkpoints.weight_rules import CHANGES
 from tfdsl.ir import masks
 from tfdsl.ir.elaborate.arithmetic import LARGEST
 from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, MOST_STEPS, MOST_TURNS
@@ -19,7 +20,6 @@ from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
 from tfdsl.language.modules import MOST_EXTENDS, MOST_FILES, STD, prelude
 from tfdsl.language.parser import DEEPEST, LARGEST_FILE, read
-from tfdsl.mappings import CHANGES
 from tfdsl.passes import PASSES, signature
 from tfdsl.passes.options import spell
 from tfdsl.plan_settings import CHOICES, TRAIN

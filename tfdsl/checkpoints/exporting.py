@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfdsl.checkpoints.configuration import (
     ABSENT,
     check_values,
+    is_literal,
     read_configuration,
     settle,
     spelling,
@@ -193,7 +194,8 @@ def write_configuration(
     config = copy.deepcopy(dict(source or {}))
     kept = _kept(config, rules, family, parameters) if source is not None else set()
     for rule in rules:
-        if rule.path.text in kept or isinstance(rule.form, Ignored):
+        goes_without_saying = source is None and rule.path.optional and is_literal(rule)
+        if rule.path.text in kept or isinstance(rule.form, Ignored) or goes_without_saying:
             continue
         try:
             value = _value(rule, parameters)

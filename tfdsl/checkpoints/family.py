@@ -43,6 +43,7 @@ class Family:
         faults = Collector()
         rules = self.rules(graph, parameters)
         found = lay_out(rules.weights, graph, faults)
+        faults.check()
         check_coverage(found, rules.span, faults)
         faults.check()
         return found
@@ -84,7 +85,7 @@ def family_of(declared: Declared, name: str | None = None, config: Mapping[str, 
 def find_family(config: Mapping[str, Any]) -> Family:
     """The family among the shipped specs that a configuration is of. Raises `SpecError`."""
     kind = look_up(config, KIND)
-    known = {family: _kinds(family) for family in _shipped()}
+    known = {family: _kinds(family) for module in modules.load_zoo() for family in _of_module(module)}
     found = [family for family, kinds in known.items() if kind in kinds]
     if not found:
         kinds = sorted({each for all_ in known.values() for each in all_})
@@ -102,11 +103,6 @@ def _kinds(family: Family) -> list[str]:
     """What `model_type` a family is of, as its mapping says."""
     found = [rule for rule in family.rules().fields if rule.name == KIND and is_literal(rule)]
     return [str(each) for rule in found for each in values_of(rule, None)]
-
-
-def _shipped() -> Iterator[Family]:
-    for path in sorted(modules.ZOO.rglob("*.tfm")):
-        yield from _of_module(modules.load(path, name=f"zoo/{path.relative_to(modules.ZOO).as_posix()}"))
 
 
 def _of_module(module: Module) -> Iterator[Family]:

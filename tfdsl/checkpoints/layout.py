@@ -33,7 +33,7 @@ class Piece:
 
 @dataclass
 class Group:
-    """One tensor of theirs, under every name that it may have, the preferred one first."""
+    """One tensor of theirs, under every name that it may have, the one that is written first."""
 
     names: list[str]
     tree: Tensor  # its paths have no `*`
@@ -70,7 +70,7 @@ def lay_out(rules: Sequence[Correspondence], graph: Graph, faults: Collector) ->
     for weight in found:
         by_pattern.setdefault(weight.path, []).append(weight)
     groups: dict[Any, Group] = {}
-    for rule in rules:
+    for rule in sorted(rules, key=lambda rule: rule.is_copy):
         if rule.ours is None:
             layout.ignored.append(rule.theirs)
             continue

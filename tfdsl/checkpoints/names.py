@@ -45,15 +45,20 @@ class Pattern:
 
     def spellings(self, numbers: Mapping[str, int] | None = None) -> list[str]:
         """Every name that this stands for with given numbers, the preferred one first."""
-        choices = [
-            (str((numbers or {})[piece.name]),)
-            if isinstance(piece, Number)
-            else piece
-            if isinstance(piece, tuple)
-            else (piece,)
+        spelled = {name: str(number) for name, number in (numbers or {}).items()}
+        return ["".join(each) for each in itertools.product(*self._choices(spelled))]
+
+    def _choices(self, numbers: Mapping[str, str]) -> list[tuple[str, ...]]:
+        """What may stand for each piece."""
+        return [
+            piece if isinstance(piece, tuple) else (numbers[piece.name] if isinstance(piece, Number) else piece,)
             for piece in self.pieces
         ]
-        return ["".join(each) for each in itertools.product(*choices)]
+
+    def keys(self) -> list[str]:
+        """Every spelling, with `{}` for a number: two patterns that share one stand for the same names."""
+        numbers = dict.fromkeys(self.placeholders, "{}")
+        return ["".join(each) for each in itertools.product(*self._choices(numbers))]
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:

@@ -61,10 +61,10 @@ def compare(folder: Folder, layout: Layout, faults: Collector) -> None:
     missing = [group.names[0] for group in layout.groups if not any(name in folder.files for name in group.names)]
     unknown = [name for name in folder if name not in layout.by_name and not layout.ignores(name)]
     if missing:
-        message = f"{_tensors(missing)} of the model not in `{folder.path}`"
+        message = f"{_tensors(missing, 'of the model')} not in `{folder.path}`"
         faults.add(Diagnostic("T801", message, note=_listed(missing), help=did_you_mean(missing[0], unknown)))
     if unknown:
-        message = f"{_tensors(unknown)} of `{folder.path}` not understood"
+        message = f"{_tensors(unknown, f'of `{folder.path}`')} not understood"
         faults.add(Diagnostic("T802", message, note=_listed(unknown), help="no rule of the mapping names them"))
     misshapen: dict[tuple[Shape, Shape], list[str]] = {}
     mistyped: dict[str, list[str]] = {}
@@ -120,8 +120,8 @@ def _cut(tree: Change, whole: Array) -> Array:
     return whole[(*[slice(None)] * axis, slice(start, stop))]
 
 
-def _tensors(found: Sequence[str]) -> str:
-    return f"{len(found)} tensors" + " are" if len(found) > 1 else "a tensor is"
+def _tensors(found: Sequence[str], whose: str) -> str:
+    return f"{len(found)} tensors {whose} are" if len(found) > 1 else f"a tensor {whose} is"
 
 
 def _listed(found: Sequence[str]) -> str:

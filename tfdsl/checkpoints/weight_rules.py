@@ -45,6 +45,7 @@ class Correspondence:
     theirs: Pattern
     ours: Tensor | None
     span: Span
+    is_copy: bool = False  # of a weight that other rules name: read, and not written
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ CHANGES = {
 }
 
 
+COPY = "copy"
+
+
 class NoTensor:
     """Stands for `none`: there is no such tensor."""
 
@@ -94,6 +98,7 @@ class WeightRule:
         self.names = names
         self.placeholders = names.placeholders
         self.used: set[str] = set()
+        self.is_copy = False
 
     def read(self, tree: syntax.Expression) -> Tensor | None:
         """What a tensor of theirs is; None for one without influence, and `NO_TENSOR` for one that is not there."""
@@ -103,6 +108,11 @@ class WeightRule:
             return NO_TENSOR
         if isinstance(tree, syntax.Path) and tree.text == IGNORED:
             return None
+        if isinstance(tree, syntax.Call) and tree.callee.text == COPY:
+            self.is_copy = True
+            if len(tree.arguments) != 1 or tree.arguments[0].keyword is not None:
+                raise Fault("T622", f"`{COPY}` takes one weight", tree.span)
+            return self.read(tree.arguments[0].value)
         ours = self.tensor(tree)
         self.check_used()
         return ours

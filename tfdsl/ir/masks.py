@@ -13,12 +13,16 @@ from typing import Any, Union
 
 @dataclass(frozen=True)
 class Kind:
-    """A mask constructor: its arguments, the operand it reads (if any), and what it allows."""
+    """A mask constructor: its arguments, the operand it reads (if any), and what it allows.
+
+    `each` is for one whose only argument may also be an operand: a tensor [batch] in the place of a number.
+    """
 
     name: str
     summary: str
     arguments: tuple[str, ...] = ()
     operand: str | None = None
+    each: bool = False
 
 
 KINDS = {
@@ -30,7 +34,12 @@ KINDS = {
         Kind("strided", "(q - k) % step == 0", ("step",)),
         Kind("blocks", "q // size == k // size", ("size",)),
         Kind("global_tokens", "q < count or k < count", ("count",)),
-        Kind("prefix", "k < count", ("count",)),
+        Kind(
+            "random_blocks",
+            "k // size is among the `count` blocks that a hash of q // size and `seed` gives",
+            ("count", "size", "seed"),
+        ),
+        Kind("prefix", "k < count, where count is a number or an int tensor [batch]", ("count",), each=True),
         Kind("padding", "keep[batch, k]: keys that are real", (), "keep"),
         Kind("documents", "ids[batch, q] == ids[batch, k]", (), "ids"),
     )
@@ -134,6 +143,33 @@ def evaluate(mask: Mask, q: Any, k: Any, term: Callable[[Term, Any, Any], Any]) 
     return RELATIONS[mask.kind](q, k, *mask.arguments)
 
 
+RANDOM_PRIME = 46_337  # its square is below 2**31: some runtimes compute whole numbers in 32 bits
+
+
+def random_block(block: Any, place: int, seed: int, blocks: Any) -> Any:
+    """The number of a key block, out of `blocks`, that a block of queries sees as one of its random ones."""
+    first, second = random_offsets(place, seed)
+    mixed = (block % RANDOM_PRIME * RANDOM_FACTORS[0] + first) % RANDOM_PRIME
+    mixed = (mixed * mixed % RANDOM_PRIME * RANDOM_FACTORS[1] + second) % RANDOM_PRIME
+    return mixed * mixed % RANDOM_PRIME % blocks
+
+
+RANDOM_FACTORS = (31_607, 17_389)
+
+
+def random_offsets(place: int, seed: int) -> tuple[int, int]:
+    """Two numbers below the prime that tell the random blocks of one query block, and those of other seeds, apart."""
+    return (seed * 40_503 + place * 12_289 + 1) % RANDOM_PRIME, (seed * 9973 + place * 28_657 + 2) % RANDOM_PRIME
+
+
+def _random_blocks(q: Any, k: Any, count: int, size: int, seed: int) -> Any:
+    blocks = -(-k.shape[-1] // size)
+    seen = (q < 0) & (k < 0)
+    for place in range(count):
+        seen = seen | (k // size == random_block(q // size, place, seed, blocks))
+    return seen
+
+
 # The terms without operands, over integer arrays that broadcast. Backends that have no arrays to hand build the same
 # relations out of graph nodes, by `tfdsl/passes/lower_masks.py`.
 RELATIONS: dict[str, Callable[..., Any]] = {
@@ -143,6 +179,7 @@ RELATIONS: dict[str, Callable[..., Any]] = {
     "strided": lambda q, k, step: (q - k) % step == 0,
     "blocks": lambda q, k, size: q // size == k // size,
     "global_tokens": lambda q, k, count: (q < count) | (k < count),
+    "random_blocks": _random_blocks,
     "prefix": lambda q, k, count: (q == q) & (k < count),
 }
 
@@ -157,7 +194,8 @@ def may_hide_all(mask: Mask) -> bool:
         return any(may_hide_all(side) for side in (mask.left, mask.right)) or not (
             _sees_itself(mask.left) and _sees_itself(mask.right)
         )
-    return not _sees_itself(mask) and mask.kind != "prefix"
+    sees_some = mask.operand is None and mask.kind in ("prefix", "random_blocks")
+    return not _sees_itself(mask) and not sees_some
 
 
 def _sees_itself(mask: Mask) -> bool:

@@ -360,7 +360,7 @@ def _attend_masks(t: Types, a: Attributes, scores: tuple[Size, ...]) -> None:
         if term.operand is None:
             continue
         place = 6 + term.operand
-        wanted = (batch, keys)
+        wanted: tuple[Size, ...] = (batch,) if term.kind == "prefix" else (batch, keys)
         if not stretches(t[place].dims, wanted):
             raise ShapeError(f"`{term.kind}` needs {show(wanted)}, not {show(t[place].dims)}", operand=place)
         if term.kind == "documents":

@@ -108,6 +108,13 @@ def rearrangement(pattern: str, dims: Sequence[Size], sizes: Mapping[str, Size])
     )
 
 
+def axis_names(pattern: str, rank: int) -> list[str]:
+    """The names of the axes that the left side of a pattern splits a tensor of so many axes into."""
+    groups = _parse_side(pattern.split("->")[0])
+    extra = rank - (len(groups) - 1) if ("...",) in groups else 0
+    return [name for group in _open_ellipsis(groups, extra) for name in group]
+
+
 def _check_names(left: list[str], right: list[str], sizes: Mapping[str, Size], pattern: str) -> None:
     for side in (left, right):
         for name in side:

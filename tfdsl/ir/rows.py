@@ -241,7 +241,6 @@ def _take_along(s: _Site) -> Axis:
     return s.axes[0]
 
 
-
 def _route(s: _Site) -> Axis:
     if list(s.axes[:3]) != [0, 0, 0] or any(axis is not None for axis in s.axes[3:]):
         raise _Mixed

@@ -252,6 +252,7 @@ class Cursor:
                     arguments.append(self.whole())
                 if not self.has(")"):
                     self.expect(",")
-        if len(arguments) != len(kind.arguments) or (operand is None) != (kind.operand is None):
+        for_each = kind.each and not arguments and operand is not None
+        if not for_each and (len(arguments) != len(kind.arguments) or (operand is None) != (kind.operand is None)):
             self.fail(f"`{kind.name}` is given other numbers than it takes", token)
         return masks.Term(kind.name, tuple(arguments), operand)

@@ -100,8 +100,8 @@ _NAMES = {
     "T204": Code(
         "an import that is not allowed",
         "An import names a .tfm file below the folder of the file that is read (links are followed "
-        "first), or in `std/`. So a spec from a stranger cannot read your files. Move the file, or read "
-        "the spec from further up.",
+        "first), in `std/` or in `zoo/`. So a spec from a stranger cannot read your files. Move the file, "
+        "or read the spec from further up.",
         'import MLP from "../secret.tfm"',
     ),
     "T205": Code(
@@ -409,14 +409,32 @@ _PLANS_AND_PASSES = {
     ),
     "T622": Code(
         "a rule of the wrong form",
-        "The right side of a rule is the path of a weight, or a change of layout: transpose, permute, "
-        "split, concat, stack.",
+        "The right side of a rule for weights is the path of a weight, or a change of layout: transpose, "
+        "permute, split, concat, stack. That of a rule for a field is a parameter, `set`, `choose`, "
+        "`labels`, `one_of`, `each`, an expression, or `ignored`.",
         '"up.weight" -> tranpose(up.weight)',
     ),
     "T623": Code(
         "a rule for a weight that is not there",
         "The right side names no weight of the model. `tfm show` lists the paths; a loop's `*` is written as an index.",
         '"up.weight" -> up.wieght',
+    ),
+    "T624": Code(
+        "a rule for a parameter that is not there",
+        "The field would set a parameter that the model does not have. `tfm show` lists them.",
+        '"config.hidden_size" -> widht',
+    ),
+    "T625": Code(
+        "a rule for everything below a name, of the wrong form",
+        "A left side that ends with `*` has a path of ours on the right, or `ignored`, or takes in "
+        "another mapping: `like(mapping, under=path)`, and `like(mapping)` for fields. The mapping is one "
+        "of the file, or imported.",
+        '"bert.*" -> like(body, under=bert)',
+    ),
+    "T626": Code(
+        "weights that the rules do not fill",
+        "A mapping says of every weight of the model where it is in a checkpoint, in whole and once. Where "
+        "parts of it are in several tensors (`split`), all the parts are named.",
     ),
 }
 _TARGETS = {
@@ -554,6 +572,40 @@ _WEIGHTS = {
     "T808": Code(
         "a weight that would be stored in two forms",
         "A tied weight is pruned or quantised for one use and not for another. Let the pattern take in every use.",
+    ),
+    "T810": Code(
+        "a folder that is no checkpoint",
+        "A checkpoint is a folder with a `config.json` and `model.safetensors`, or shards that "
+        "`model.safetensors.index.json` lists. Something there is missing, cut short, or no JSON object.",
+    ),
+    "T811": Code(
+        "a shard outside the folder",
+        "The index of a checkpoint names a file that does not lie beside it. Nothing outside the folder is opened.",
+    ),
+    "T812": Code(
+        "a field with a value that does not fit",
+        "The configuration lacks a field, or has a value that the mapping does not know, that contradicts "
+        "another field, or that the model does not have. The shipped spec cannot say this model, or the "
+        "spec is not that of this checkpoint: `tfm import` writes one that is.",
+    ),
+    "T813": Code(
+        "a field that is not understood",
+        "No rule of the mapping names the field, so it might change what the model computes. If it does "
+        'not, a rule says so: `"config.name" -> ignored`.',
+    ),
+    "T814": Code(
+        "two tensors that should be one",
+        "Both are the same weight of the model, a tied one for instance, and they differ.",
+    ),
+    "T815": Code(
+        "no mapping, or several",
+        "Reading or writing a checkpoint needs the mapping of its family, which is chosen by `model_type` and "
+        "by other fields that must have a value. The message lists those that are known.",
+    ),
+    "T816": Code(
+        "a model that a configuration cannot describe",
+        "A parameter has a value that no field of this family's configuration can express, so a program "
+        "that loads the checkpoint would compute something else. Nothing was written.",
     ),
 }
 _COMMANDS = {

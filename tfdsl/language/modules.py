@@ -111,6 +111,18 @@ def load(path: str | os.PathLike[str], name: str | None = None) -> Module:
     return module
 
 
+@cache
+def load_zoo() -> tuple[Module, ...]:
+    """Every shipped spec, each file read once. Raises `SpecError`."""
+    faults = Collector()
+    loader = _Loader(faults, root=None)
+    for path in sorted(ZOO.rglob("*.tfm")):
+        if path not in loader.modules:
+            loader.module(path, Source(_shown(path, None), read(path).text), ())
+    faults.check()
+    return tuple(loader.modules.values())
+
+
 def load_text(text: str, name: str = "<text>") -> Module:
     """A module from text; it can import from `std/` only."""
     faults = Collector()
@@ -227,12 +239,12 @@ class _Loader:
         first, _, rest = text.partition("/")
         if first in SHIPPED:
             base = root = SHIPPED[first]
-        elif self.root is None:
-            self._fault("T204", "a spec without a file can import from `std/` and `zoo/` only", path.span)
-            return None
         else:
-            base, rest = module.path.parent, text
-            root = next((each for each in SHIPPED.values() if module.path.is_relative_to(each)), self.root)
+            within = next((each for each in SHIPPED.values() if module.path.is_relative_to(each)), self.root)
+            if within is None:
+                self._fault("T204", "a spec without a file can import from `std/` and `zoo/` only", path.span)
+                return None
+            base, rest, root = module.path.parent, text, within
         target = Path(os.path.realpath(base / rest))
         if not target.is_relative_to(root):
             places = {STD: "the standard library", ZOO: "the zoo"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tfdsl.ir import masks
+from tfdsl.ir.dims import floor
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.masks import Joined, Mask, Negated, Term
 
@@ -89,11 +90,22 @@ class _Relations:
             self._made[pattern] = self.node("rearrange", positions, pattern=pattern)
         return self._made[pattern]
 
-    def operand(self, term: Term) -> Value:
-        """The tensor [batch, keys] that a term reads, stretched from [keys] where it has no batch."""
+    def blocks(self, size: int) -> Value:
+        """How many blocks of a size the keys fill."""
+        keys = self._attend.inputs[1]
+        assert keys is not None
+        return self.node("constant", value=floor(self._graph.type(keys).dims[2] + (size - 1), size), dtype="int")
+
+    def tensor(self, term: Term) -> Value:
+        """The tensor that a term reads."""
         assert term.operand is not None
         value = self._attend.inputs[6 + term.operand]
         assert value is not None
+        return value
+
+    def operand(self, term: Term) -> Value:
+        """The tensor [batch, keys] that a term reads, stretched from [keys] where it has no batch."""
+        value = self.tensor(term)
         if len(self._graph.type(value).dims) == 1:
             value = self.node("rearrange", value, pattern="k -> 1 k")
         return value
@@ -128,6 +140,30 @@ def _documents(r: _Relations, term: Term) -> Value:
     )
 
 
+def _prefix(r: _Relations, term: Term) -> Value:
+    if term.operand is None:
+        return r.node("lt", r.keys(), r.number(term.arguments[0]))
+    return r.node("lt", r.keys(), r.node("rearrange", r.tensor(term), pattern="b -> b 1 1 1"))
+
+
+def _random_blocks(r: _Relations, term: Term) -> Value:
+    """The arithmetic of `masks.random_block`, in nodes."""
+    count, size, seed = term.arguments
+    prime, factors = r.number(masks.RANDOM_PRIME), [r.number(each) for each in masks.RANDOM_FACTORS]
+    keys = r.node("floordiv", r.keys(), r.number(size))
+    block = r.node("mod", r.node("floordiv", r.queries(), r.number(size)), prime)
+    seen: Value | None = None
+    for place in range(count):
+        mixed = block
+        for factor, offset in zip(factors, masks.random_offsets(place, seed), strict=True):
+            mixed = r.node("mod", r.node("add", r.node("mul", mixed, factor), r.number(offset)), prime)
+            mixed = r.node("mod", r.node("mul", mixed, mixed), prime)
+        here = r.node("eq", keys, r.node("mod", mixed, r.blocks(size)))
+        seen = here if seen is None else r.node("either", seen, here)
+    assert seen is not None
+    return seen
+
+
 _RELATIONS: dict[str, Callable[[_Relations, Term], Value]] = {
     "full": lambda r, term: r.node("eq", r.keys(), r.keys()),
     "causal": lambda r, term: r.node("le", r.keys(), r.queries()),
@@ -135,7 +171,8 @@ _RELATIONS: dict[str, Callable[[_Relations, Term], Value]] = {
     "strided": _strided,
     "blocks": _blocks,
     "global_tokens": _global_tokens,
-    "prefix": lambda r, term: r.node("lt", r.keys(), r.number(term.arguments[0])),
+    "random_blocks": _random_blocks,
+    "prefix": _prefix,
     "padding": lambda r, term: r.node("rearrange", r.operand(term), pattern="b k -> b 1 1 k"),
     "documents": _documents,
 }

@@ -45,6 +45,8 @@ def _visible(mask: masks.Mask, shape: tuple[int, ...], operands: tuple[Array, ..
 
     def term(each: masks.Term, q: Array, k: Array) -> Array:
         assert each.operand is not None
+        if each.kind == "prefix":
+            return k < operands[each.operand][:, None, None, None]
         data = np.broadcast_to(operands[each.operand], (batch, keys))[:, None, :]
         if each.kind == "padding":
             return data[:, :, None, :]

@@ -74,6 +74,10 @@ def wrap(line: str) -> list[str]:
     return [line[: opening + 1], *(f"{indent}    {each.strip()}," for each in arguments), f"{indent})"]
 
 
+def _asks_positions(term: masks.Term) -> bool:
+    return term.operand is None or term.kind == "prefix"
+
+
 class Forward:
     """The statements of one unit."""
 
@@ -302,7 +306,7 @@ class Forward:
     def _settle_operands(self, node: Node) -> None:
         """A mask over positions asks queries and keys for their lengths: they get names first."""
         mask = node.attributes.get("mask")
-        if mask is None or mask == masks.CAUSAL or all(term.operand is not None for term in masks.terms(mask)):
+        if mask is None or mask == masks.CAUSAL or not any(_asks_positions(term) for term in masks.terms(mask)):
             return
         for place in (0, 1):
             value = node.inputs[place]

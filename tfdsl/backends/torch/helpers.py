@@ -64,6 +64,18 @@ def attention(
         weights = weights.masked_fill(~allowed, 0.0)
     return F.dropout(weights, drop) @ v
 ''',
+    "random_blocks": '''
+def random_blocks(queries: Tensor, keys: Tensor, count: int, size: int, seed: int) -> Tensor:
+    """Which keys lie in the blocks that a hash gives each block of queries (in the manner of Zaheer et al., 2020)."""
+    blocks = -(-keys.shape[-1] // size)
+    block = queries // size % 46_337
+    seen = (queries < 0) & (keys < 0)
+    for place in range(count):
+        mixed = (block * 31_607 + (seed * 40_503 + place * 12_289 + 1) % 46_337) % 46_337
+        mixed = (mixed * mixed % 46_337 * 17_389 + (seed * 9973 + place * 28_657 + 2) % 46_337) % 46_337
+        seen = seen | (keys // size == mixed * mixed % 46_337 % blocks)
+    return seen
+''',
     "linear_attend": '''
 def linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, chunk: int = 64) -> Tensor:
     """The running sum of outer(k, v) read by q at each step: within a chunk by products, from chunk to chunk by its state.

@@ -156,11 +156,15 @@ def _mask_over(s: Site, mask: masks.Mask) -> str:
     if mask.operand is not None:
         operand, of = s.atom(6 + mask.operand), s.type(6 + mask.operand)
         batch = ":" if len(of.dims) == 2 else "None"
+        if mask.kind == "prefix":
+            return f"{s.forward.key_positions(s)} < {operand}[:, None, None, None]"
         if mask.kind == "padding":
             return f"{operand}[{batch}, None, None]" if len(of.dims) == 2 else operand
         if len(of.dims) == 1:
             return f"{operand}[:, None] == {operand}"
         return f"{operand}[:, None, :, None] == {operand}[:, None, None]"
+    if mask.kind == "random_blocks":
+        s.forward.needs_helper("random_blocks")
     return _RELATIONS[mask.kind](s.forward.query_positions(s), s.forward.key_positions(s), *mask.arguments)
 
 
@@ -171,6 +175,7 @@ _RELATIONS: dict[str, Callable[..., str]] = {
     "strided": lambda q, k, step: f"({q} - {k}) % {step} == 0",
     "blocks": lambda q, k, size: f"{q} // {size} == {k} // {size}",
     "global_tokens": lambda q, k, count: f"({q} < {count}) | ({k} < {count})",
+    "random_blocks": lambda q, k, count, size, seed: f"random_blocks({q}, {k}, {count}, {size}, {seed})",
     "prefix": lambda q, k, count: f"(({k} < {count}) & ({q} >= 0))",
 }
 

@@ -14,6 +14,7 @@ from tfdsl.ir.graph import Initializer
 from tfdsl.language.diagnostics import Span
 
 MOST_TERMS = 64  # of a mask
+MOST_RANDOM = 64  # blocks: each is worked out by itself
 
 
 def _whole(function: Callable[[float], float]) -> Callable[[float], int]:
@@ -121,6 +122,8 @@ def mask(name: str, values: list[Any], span: Span) -> MaskValue:
             raise Fault("T302", f"{name} needs ({names})", span, help=f"{name}({'4096' if kind.arguments else names})")
         wants = f"takes ({names})" if names else "takes nothing"
         raise Fault("T302", f"{name} {wants}, and is given {len(values)}", span)
+    if kind.each and isinstance(values[0], Tensor):
+        return _mask_for_each(name, values[0], span)
     if kind.operand is not None:
         tensor = values[0]
         if not isinstance(tensor, Tensor) or len(tensor.type.dims) not in (1, 2):
@@ -130,9 +133,20 @@ def mask(name: str, values: list[Any], span: Span) -> MaskValue:
             raise Fault("T403", f"{name} takes {need}, not {kind_of(tensor)}", span)
         return MaskValue(masks.Term(name, (), 0), (tensor,))
     for argument, value in zip(kind.arguments, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise Fault("T304", f"the {argument} of {name} is a whole number above zero, not {kind_of(value)}", span)
+        least = 0 if argument == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            wants = "above zero" if least else "from zero on"
+            raise Fault("T304", f"the {argument} of {name} is a whole number {wants}, not {kind_of(value)}", span)
+    if name == "random_blocks" and values[0] > MOST_RANDOM:
+        raise Fault("T304", f"random_blocks gives at most {MOST_RANDOM} blocks, not {values[0]:,}", span)
     return MaskValue(masks.Term(name, tuple(values)))
+
+
+def _mask_for_each(name: str, tensor: Tensor, span: Span) -> MaskValue:
+    """A mask with a number for each example of a batch: `prefix(lengths)`."""
+    if len(tensor.type.dims) != 1 or tensor.type.dtype != "int":
+        raise Fault("T301", f"{name} takes a whole number or an int tensor [batch], not {kind_of(tensor)}", span)
+    return MaskValue(masks.Term(name, (), 0), (tensor,))
 
 
 def join_masks(operator: str, left: MaskValue, right: MaskValue, span: Span) -> MaskValue:
