@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from test_zoo import DECODER, ENCODER, FAMILIES, Family, decoder_inputs, encoder_inputs, image_inputs, pair_inputs
+from test_zoo import DECODER, ENCODER, FAMILIES, Family, encoder_inputs, image_inputs, pair_inputs
 
 import tfdsl
 from tfdsl.checkpoints.importing import import_folder
@@ -115,6 +114,11 @@ def load_with(spec: Path, inputs: Arrays) -> tfdsl.Model:
     return tfdsl.load(spec, inputs=[name for name in ("segments", "keep") if name in inputs])
 
 
+def tensor(array: Any) -> Any:
+    """An array as a tensor; floats in float32."""
+    return torch.tensor(array, dtype=torch.float32 if array.dtype == np.float64 else None)
+
+
 def compare(found: Mapping[str, Any], wanted: Arrays, keep: Any) -> None:
     assert set(found) == set(wanted)
     for name, value in wanted.items():
@@ -136,12 +140,11 @@ def test_a_checkpoint_is_imported_built_and_written_back(family: Family, tmp_pat
     assert made.weights
     spec = load_with(tmp_path / "spec.tfm", ours)
     with torch.no_grad():
-        theirs = {name: torch.tensor(value).float() if value.dtype == np.float64 else torch.tensor(value) for name, value in named.items()}
-        result = model(**theirs)
+        result = model(**{name: tensor(value) for name, value in named.items()})
         wanted = {name: getattr(result, each).numpy() for name, each in family.outputs.items()}
         built = spec.to_torch(weights=tmp_path / "theirs").eval()
         given = [ours[name] for name in (spec.graph.node(place).attributes["name"] for place in spec.graph.inputs)]
-        outputs = built(*(torch.tensor(each).float() if each.dtype == np.float64 else torch.tensor(each) for each in given))
+        outputs = built(*map(tensor, given))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     compare(dict(zip(wanted, (each.numpy() for each in outputs), strict=True)), wanted, ours.get("keep"))
 
@@ -164,7 +167,9 @@ def test_weights_under_our_names_are_written_as_a_checkpoint(family: Family, tmp
     wanted = {name: each for name, each in stored(tmp_path / "theirs").items() if name not in ignored}
     assert stored(tmp_path / "back") == wanted
     again = type(model.config).from_pretrained(tmp_path / "back").to_dict()
-    special = re.compile(r".*_token_id|_name_or_path|dtype|torch_dtype|initializer_\w+|.*drop\w*|mask_\w+|\w*suppress_tokens")
+    special = re.compile(
+        r".*_token_id|_name_or_path|dtype|torch_dtype|initializer_\w+|.*drop\w*|mask_\w+|\w*suppress_tokens"
+    )
     harmless = {*NO_INFLUENCE, "label2id", "num_labels"}
     for name, value in model.config.to_dict().items():
         if name not in harmless and not special.fullmatch(name) and value is not None:
@@ -175,4 +180,333 @@ def test_weights_under_our_names_are_written_as_a_checkpoint(family: Family, tmp
 
 
 # Fields that a mapping calls ignored, so that they are not written without a source.
-NO_INFLUENCE = {"max_position_embeddings", "classifier_proj_size", "sliding_window", "max_source_positions", "onnx_export"}
+NO_INFLUENCE = {
+    "max_position_embeddings",
+    "classifier_proj_size",
+    "sliding_window",
+    "max_source_positions",
+    "onnx_export",
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("family", [FIRST[0], FIRST[-1]], ids=str)
+def test_files_are_written_back_to_the_bit(family: Family, dtype: Any, tmp_path: Path) -> None:
+    """Transposed weights and weights in parts, in every element type: both files are those that were read."""
+    published(family, dtype).save_pretrained(tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "spec.tfm")
+    tfdsl.load(tmp_path / "spec.tfm").export(tmp_path / "back", weights=tmp_path / "theirs")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("place", [0, 2, 6, 7, 8])
+def test_a_checkpoint_runs_on_other_targets(place: int, target: str, tmp_path: Path) -> None:
+    from tfdsl.build import session
+
+    family = FIRST[place]
+    model = published(family)
+    ours, named = family.inputs()
+    model.save_pretrained(tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "spec.tfm")
+    spec = load_with(tmp_path / "spec.tfm", ours)
+    with torch.no_grad():
+        result = model(**{name: tensor(value) for name, value in named.items()})
+    wanted = {name: getattr(result, each).numpy() for name, each in family.outputs.items()}
+    given = {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in ours.items()}
+    found = session(spec.graph, target, read_weights(tmp_path / "theirs", spec), tmp_path)(given)
+    compare(found, wanted, ours.get("keep"))
+
+
+# --- old files, and what may be written in other ways ----------------------------------------------------------------
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small GPT-2 in `theirs`, below the folder that the test is in."""
+    monkeypatch.chdir(tmp_path)
+    published(FIRST[0]).save_pretrained("theirs")
+    return Path("theirs")
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    """Set fields; those that are set to `...` are taken out."""
+    found = {**config(folder), **fields}
+    text = json.dumps({name: value for name, value in found.items() if value is not ...})
+    (folder / "config.json").write_text(text)
+
+
+def change_weights(folder: Path, change: Callable[[Arrays], Arrays]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(dict(load_file(path))), path)
+
+
+def test_a_released_file_with_its_masks_and_copies_is_understood(gpt2: Path) -> None:
+    """GPT-2 was released without a prefix, with its causal masks, and with fewer fields."""
+
+    def as_released(weights: Arrays) -> Arrays:
+        found = {name.removeprefix("transformer."): value for name, value in weights.items()}
+        mask = np.tri(32, dtype=np.float32)[None, None]
+        return {**found, "h.0.attn.bias": mask, "h.1.attn.bias": mask, "lm_head.weight": found["wte.weight"]}
+
+    change_weights(gpt2, as_released)
+    kept = ("model_type", "architectures", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+    change_config(gpt2, **{name: ... for name in config(gpt2) if name not in kept}, n_ctx=32)
+    import_folder(gpt2, "spec.tfm")
+    spec = tfdsl.load("spec.tfm")
+    spec.export("back", weights=gpt2)
+    assert stored(Path("back")) == stored(gpt2)
+    assert config(Path("back")) == config(gpt2)
+    tfdsl.weights.write("ours.safetensors", read_weights(gpt2, spec))
+    spec.export("plain", weights="ours.safetensors")
+    assert all(name.startswith("transformer.") for name in stored(Path("plain")))
+    assert config(Path("plain"))["torch_dtype"] == "float32"
+
+
+def test_norms_under_their_old_names(tmp_path: Path) -> None:
+    model = published(FIRST[2])
+    model.save_pretrained(tmp_path / "theirs")
+    renames = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+    def old(name: str) -> str:
+        for new, before in renames.items():
+            name = name.replace(new, before)
+        return name
+
+    change_weights(tmp_path / "theirs", lambda weights: {old(name): value for name, value in weights.items()})
+    import_folder(tmp_path / "theirs", tmp_path / "spec.tfm")
+    weights = read_weights(tmp_path / "theirs", tfdsl.load(tmp_path / "spec.tfm"))
+    assert np.array_equal(weights["embeddings_norm.weight"], model.embeddings.LayerNorm.weight.detach().numpy())
+
+
+def test_rotary_positions_as_they_were_written_before(tmp_path: Path) -> None:
+    """`rope_theta` and `rope_scaling` of older releases say the same as `rope_parameters`."""
+    family = next(each for each in FAMILIES if each.model == "Llama3_1_8B")
+    published(family).save_pretrained(tmp_path / "theirs")
+    rope = config(tmp_path / "theirs")["rope_parameters"]
+    theta = rope.pop("rope_theta")
+    import_folder(tmp_path / "theirs", tmp_path / "new.tfm")
+    change_config(tmp_path / "theirs", rope_parameters=..., rope_theta=theta, rope_scaling=rope)
+    import_folder(tmp_path / "theirs", tmp_path / "old.tfm")
+    assert (tmp_path / "new.tfm").read_text() == (tmp_path / "old.tfm").read_text()
+
+
+def test_the_shortest_spec_is_written(tmp_path: Path) -> None:
+    """A variant of the zoo that says more of it, and nothing besides."""
+    folder = tmp_path / "llama 3.2"
+    folder.mkdir()
+    llama = transformers.LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=8192,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    )
+    llama.save_pretrained(folder)
+    made = import_folder(folder, tmp_path / "spec.tfm")
+    assert (made.model, made.base, made.settings, made.weights) == ("llama_3_2", "Llama3_2_1B", (), False)
+    assert import_folder(folder, tmp_path / "spec.tfm", "Mine").model == "Mine"
+    assert tfdsl.load(tmp_path / "spec.tfm").parameters["factor"] == 32
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def unknown_fields(folder: Path) -> None:
+    change_config(folder, sparse=True, nested={"deep": [1, 2]}, scale_attn_weights=False, n_layer="two")
+
+
+def unknown_weights(folder: Path) -> None:
+    def added(weights: Arrays) -> Arrays:
+        extra = {f"transformer.h.{i}.attn.q_norm.weight": np.ones(8, np.float32) for i in range(2)}
+        del weights["transformer.wpe.weight"]
+        return {**weights, **extra, "transformer.h.2.ln_1.bias": np.ones(32, np.float32)}
+
+    change_weights(folder, added)
+
+
+def misshapen(folder: Path) -> None:
+    def changed(weights: Arrays) -> Arrays:
+        weights["transformer.wte.weight"] = weights["transformer.wte.weight"].T.copy()
+        weights["transformer.ln_f.bias"] = weights["transformer.ln_f.bias"].astype(np.int64)
+        return weights
+
+    change_weights(folder, changed)
+
+
+def differing_copies(folder: Path) -> None:
+    change_weights(folder, lambda weights: {**weights, "lm_head.weight": weights["transformer.wte.weight"] * 2})
+
+
+def no_model_type(folder: Path) -> None:
+    change_config(folder, model_type="gpt3")
+
+
+def broken_configuration(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "gpt2", "n_layer": NaN}')
+
+
+def fields_twice(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "gpt2", "n_layer": 2, "n_layer": 3}')
+
+
+def no_configuration(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def not_divisible(folder: Path) -> None:
+    change_config(folder, n_head=5)
+
+
+def disagreeing_fields(folder: Path) -> None:
+    change_config(folder, resid_pdrop=0.2, n_ctx=64)
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def only_pickles(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+BROKEN = [
+    unknown_fields,
+    unknown_weights,
+    misshapen,
+    differing_copies,
+    no_model_type,
+    broken_configuration,
+    fields_twice,
+    no_configuration,
+    not_divisible,
+    disagreeing_fields,
+    cut_short,
+    only_pickles,
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.__name__)
+def test_a_broken_checkpoint_is_refused(broken: Callable[[Path], None], gpt2: Path, golden: Golden) -> None:
+    broken(gpt2)
+    with pytest.raises(SpecError) as caught:
+        import_folder(gpt2, "spec.tfm")
+    assert not Path("spec.tfm").exists()
+    golden(f"checkpoints/{broken.__name__}.txt", f"{caught.value}\n")
+
+
+def sharded(folder: Path) -> dict[str, Any]:
+    published(FIRST[0]).save_pretrained(folder, max_shard_size="60KB")
+    return json.loads((folder / "model.safetensors.index.json").read_text())
+
+
+def write_index(folder: Path, index: Any) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def shard_outside(folder: Path) -> None:
+    index = sharded(folder)
+    (folder / sorted(index["weight_map"].values())[0]).rename(folder.parent / "x.safetensors")
+    index["weight_map"] = dict.fromkeys(index["weight_map"], "../x.safetensors")
+    write_index(folder, index)
+
+
+def shard_cut_short(folder: Path) -> None:
+    path = folder / sorted(sharded(folder)["weight_map"].values())[-1]
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def shard_missing(folder: Path) -> None:
+    (folder / sorted(sharded(folder)["weight_map"].values())[0]).unlink()
+
+
+def index_wrong(folder: Path) -> None:
+    index = sharded(folder)
+    first, last = sorted(index["weight_map"])[0], sorted(index["weight_map"])[-1]
+    index["weight_map"][first] = index["weight_map"][last]
+    index["weight_map"]["more"] = index["weight_map"].pop(last)
+    write_index(folder, index)
+
+
+def index_of_nothing(folder: Path) -> None:
+    sharded(folder)
+    write_index(folder, {"weight_map": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [shard_outside, shard_cut_short, shard_missing, index_wrong, index_of_nothing],
+    ids=lambda each: each.__name__,
+)
+def test_broken_shards_are_refused(
+    broken: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    broken(Path("theirs"))
+    with pytest.raises(SpecError) as caught:
+        import_folder("theirs", "spec.tfm")
+    golden(f"checkpoints/{broken.__name__}.txt", f"{caught.value}\n")
+
+
+def test_weights_must_be_of_the_model(gpt2: Path, golden: Golden) -> None:
+    """The configuration says other things than the spec; what is set from outside is so on purpose."""
+    import_folder(gpt2, "spec.tfm")
+    Path("spec.tfm").write_text(Path("spec.tfm").read_text().replace("heads = 4", "heads = 8\n  eps = 1e-3"))
+    with pytest.raises(SpecError) as caught:
+        read_weights(gpt2, tfdsl.load("spec.tfm"))
+    golden("checkpoints/other_model.txt", f"{caught.value}\n")
+    assert len(read_weights(gpt2, tfdsl.load("spec.tfm", heads=2, eps=1e-5))) == 28
+
+
+def test_a_model_without_mapping(gpt2: Path, golden: Golden) -> None:
+    Path("spec.tfm").write_text("model M(x: [batch, 4]) -> [batch, 4] {\n  return linear(x, out=4) as up\n}\n")
+    with pytest.raises(SpecError) as caught:
+        read_weights(gpt2, tfdsl.load("spec.tfm"))
+    golden("checkpoints/no_mapping.txt", f"{caught.value}\n")
+
+
+def test_a_model_that_no_configuration_describes(gpt2: Path, golden: Golden) -> None:
+    """What it cannot say is an error, and never dropped."""
+    family = next(each for each in FAMILIES if each.model == "Mistral")
+    published(family).save_pretrained("mistral")
+    import_folder("mistral", "spec.tfm")
+    spec = tfdsl.load("spec.tfm", settings={"mask": "causal & window(window) & prefix(2)"})
+    with pytest.raises(SpecError) as caught:
+        spec.export("back", weights="mistral")
+    assert not Path("back").exists()
+    golden("checkpoints/not_described.txt", f"{caught.value}\n")
+
+
+def test_commands(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tfdsl.cli import tfm
+
+    def run(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            tfm.main([*arguments], prog_name="tfm")
+        return ended.value.code  # type: ignore[return-value]
+
+    assert run("import", "theirs", "-o", "spec.tfm", "--name", "Tiny") == 0
+    assert "Tiny extends GPT2" in capsys.readouterr().err
+    assert run("build", "spec.tfm", "--to", "torch", "--weights", "theirs", "-o", "built") == 0
+    assert run("export", "spec.tfm", "--weights", "built/model.safetensors", "-o", "back") == 0
+    assert stored(Path("back")) == stored(gpt2)
+    assert run("export", "spec.tfm", "--weights", "theirs", "-o", "back", "--mapping", "gtp2") == 1
+    assert "gpt2" in capsys.readouterr().err
+    assert run("import", "theirs", "-o", "spec.tfm", "--name", "GPT2") == 1
+    assert run("import", "nowhere", "-o", "spec.tfm") == 1

@@ -29,7 +29,12 @@ MAY_IMPORT = {
 }
 # What two backends share stands beside them, in files of `backends/` itself.
 SHARED = "backends"
-HOMES = {"torch": "backends/torch", "onnx": "backends/onnx", "onnxruntime": "backends/onnx", "openvino": "backends/openvino"}
+HOMES = {
+    "torch": "backends/torch",
+    "onnx": "backends/onnx",
+    "onnxruntime": "backends/onnx",
+    "openvino": "backends/openvino",
+}
 
 
 def part_of(module: str) -> str:

@@ -113,10 +113,8 @@ def check(specs: tuple[str, ...], settings: dict[str, str], inputs: tuple[str, .
     found: list[Diagnostic] = []
     for spec in specs:
         path, name = split_name(spec)
-        if name is None and not settings and not inputs:
-            report = check_file(path)
-        else:
-            report = check_model(path, name, settings, inputs)
+        whole = name is None and not settings and not inputs
+        report = check_file(path) if whole else check_model(path, name, settings, inputs)
         found += report.faults
         if as_json:
             continue

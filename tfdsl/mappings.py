@@ -3,8 +3,8 @@
 The left side of a rule is their name (see `tfdsl.checkpoints.names`). For a weight the right side says what their tensor
 is in terms of our weights: a path, in which a loop that `repeat h[depth]` makes is indexed by the name that stands in
 braces on the left (`h[i].attn.weight`), or a change of layout around one or several. `if` chooses by parameters, `none` says
-that there is no such tensor, and `ignored` that it has no influence. Several rules may name one weight: any of their
-tensors will do, and the first is written, but never one that is a `copy(path)`. Rules for fields are those of `tfdsl.checkpoints.fields`.
+that there is no such tensor, and `ignored` that it has no influence. `copy(path)` is a tensor that may be there too: it must
+equal the one that another rule names, and is not written. Rules for fields are those of `tfdsl.checkpoints.fields`.
 
 A left side that ends with `*` stands for everything below. With a path of ours, `"[model.]layers.{i}.*" -> layers[i]`, all
 weights below it have the same names on both sides; `"head.*" -> ignored` has no influence. `like` takes in another mapping:
@@ -108,7 +108,9 @@ class _Reader:
         if isinstance(ours, syntax.Call) and _takes_in(rule):
             self._include(rule, ours, module, place)
         elif rule.theirs.value.startswith(PREFIX):
-            raise Fault("T625", "rules for fields name them, or take in a mapping", rule.span, help='"config.*" -> like(...)')
+            raise Fault(
+                "T625", "rules for fields name them, or take in a mapping", rule.span, help='"config.*" -> like(...)'
+            )
         elif isinstance(ours, syntax.Path) and ours.text == IGNORED:
             self.weights.append(Correspondence(pattern(f"{place.weights}{rule.theirs.value}"), None, rule.span))
         else:
@@ -157,8 +159,9 @@ class _Reader:
             numbers = [f"_{place}" for place in range(tail.count("*"))]
             name = left + "{}".join(tail.split("*")).format(*(f"{{{each}}}" for each in numbers))
             theirs = pattern(name)
-            if not any(key in self.seen for key in theirs.keys()):
-                self.seen |= dict.fromkeys(theirs.keys(), (tree, rule.theirs.span))
+            keys = theirs.keys()
+            if not any(key in self.seen for key in keys):
+                self.seen |= dict.fromkeys(keys, (tree, rule.theirs.span))
                 found = OurWeight(f"{path}.{tail}", (*indices, *numbers))
                 self.weights.append(Correspondence(theirs, found, rule.span))
 

@@ -168,7 +168,9 @@ class Model:
 
         return build(self.graph, target, directory, weights=self._opened(weights), seed=seed, dims=dims)
 
-    def export(self, directory: str | os.PathLike[str], *, weights: Any, mapping: str | None = None) -> tuple[Path, ...]:
+    def export(
+        self, directory: str | os.PathLike[str], *, weights: Any, mapping: str | None = None
+    ) -> tuple[Path, ...]:
         """Write `config.json` and `model.safetensors` in the naming of published checkpoints; the files that were written.
 
         `mapping` names the one to use where the model has several. Raises `SpecError`.
@@ -206,7 +208,9 @@ def choose(module: Module, name: str | None) -> Declared:
             raise one("T315", f"`{name}` of `{shown}` is a block, and only models stand alone")
         help_ = did_you_mean(name, models, f"its models are {', '.join(models)}" if models else "it declares no model")
         raise one("T315", f"`{shown}` has no model `{name}`", help=help_)
-    bases = [declared for declared in models.values() if isinstance(declared.item, syntax.Block)] or list(models.values())
+    bases = [declared for declared in models.values() if isinstance(declared.item, syntax.Block)] or list(
+        models.values()
+    )
     if len(bases) == 1:
         return bases[0]
     if not models:

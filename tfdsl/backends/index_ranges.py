@@ -77,7 +77,7 @@ def _limit(graph: Graph, user: Node, place: int) -> Size | None:
     if user.op == "route" and place == 1:
         return len(settings.turns)
     if user.op == "one_hot":
-        return settings.classes  # type: ignore[no-any-return]
+        return settings.classes
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfdsl.checkpoints.common_fields import COMMON
-from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Sets, Target
+from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Target
 from tfdsl.checkpoints.json_values import as_expression, as_json, known_settings, layer_of, same
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters
@@ -110,10 +110,9 @@ def read_configuration(
     """What a configuration says about the parameters of a model; every field that is not understood is a fault."""
     unknown = unknown_fields(config, rules)
     if unknown:
-        many = len(unknown) > 1
-        message = f"{f'{len(unknown)} fields' if many else 'a field'} of the configuration {'are' if many else 'is'} not understood"
+        what = f"{len(unknown)} fields of the configuration are" if len(unknown) > 1 else "a field of the configuration is"
         note = ", ".join(f"`{name}` = {show(look_up(config, name))}" for name in unknown)
-        faults.add(Diagnostic("T813", message, note=note, help="no rule of the mapping names them"))
+        faults.add(Diagnostic("T813", f"{what} not understood", note=note, help="no rule of the mapping names them"))
     reading, later = Reading(declared), list[tuple[Given, FieldRule, str]]()
     for rule in rules:
         name, value = spelling(config, rule, faults)
@@ -311,4 +310,3 @@ def show(value: Any) -> str:
         return "absent"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-

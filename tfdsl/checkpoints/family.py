@@ -72,7 +72,9 @@ def family_of(declared: Declared, name: str | None = None, config: Mapping[str, 
         help_ = did_you_mean(name, [each.name for each in found], _listed(found))
     else:
         nearest = [each for each in found if each.declared is found[0].declared]
-        chosen = nearest if config is None or len(nearest) == 1 else [each for each in nearest if not each.misfits(config)]
+        chosen = (
+            nearest if config is None or len(nearest) == 1 else [each for each in nearest if not each.misfits(config)]
+        )
         chosen, help_ = chosen or nearest, _listed(found)
     if not chosen:
         what = f"no mapping `{name}`" if name else "no mapping"

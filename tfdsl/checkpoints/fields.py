@@ -11,8 +11,8 @@ field may be absent. The right side is one of:
   other value, and that parameter is set to it;
 - `labels(PARAMETER)`: the field names the classes, and the parameter is their number;
 - an expression of the parameters, or of none: the field must have that value. `one_of(a, b)` allows several, the first of
-  which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1, and sets a parameter if the expression
-  is one;
+  which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1, and sets a
+  parameter if the expression is one;
 - `ignored`: the field has no influence on what is computed.
 """
 

@@ -55,9 +55,9 @@ def _read(opened: Folder, family: Family) -> Reading:
     rules = family.rules()
     reading = read_configuration(opened.config, rules.fields, family.declared, faults)
     parameters = reading.parameters()
+    check_values(opened.config, rules.fields, parameters, faults)
     try:
         settle(parameters)
-        check_values(opened.config, rules.fields, parameters, faults)
         if opened.files:
             made = elaborate(family.declared, reading.overrides())
             compare(opened, family.layout(made.graph, made.parameters), faults)
@@ -145,7 +145,9 @@ def _place(module: Module) -> str:
 def _model_name(name: str | None, folder: Path, taken: set[str]) -> str:
     if name is not None:
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name in KEYWORDS or name in taken:
-            raise one("T901", f"`{name}` cannot be the name of the model", help="letters, digits and `_`; not one it extends")
+            raise one(
+                "T901", f"`{name}` cannot be the name of the model", help="letters, digits and `_`; not one it extends"
+            )
         return name
     found = re.sub(r"\W+", "_", folder.resolve().name, flags=re.ASCII).strip("_")
     if not found or found[0].isdigit() or found in KEYWORDS:

@@ -1,8 +1,8 @@
 """The left sides of rules: one text for all the names that it stands for.
 
 `{i}` is a number. `[a|b]` is one of two spellings, the first of which is written when a checkpoint is exported; `[a]` is
-there or not, and `[|a]` the same, but not written. A `*` at the end stands for anything. In names of fields of the configuration, a `?` at the end says that
-the field may be absent.
+there or not, and `[|a]` the same, but not written. A `*` at the end stands for anything. In names of fields of the
+configuration, a `?` at the end says that the field may be absent.
 """
 
 from __future__ import annotations

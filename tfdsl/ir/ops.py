@@ -157,7 +157,9 @@ def _norm(t: Types, a: Attributes) -> tuple[Type, ...]:
     rank(t[0], *range(1, 9))
     for place in range(1, len(t)):
         if t[place] is not None and t[place].dims != t[0].dims[-1:]:
-            raise ShapeError(f"the last axis is {t[0].dims[-1]}, and the weight is {show(t[place].dims)}", operand=place)
+            raise ShapeError(
+                f"the last axis is {t[0].dims[-1]}, and the weight is {show(t[place].dims)}", operand=place
+            )
     return (t[0],)
 
 
@@ -671,8 +673,16 @@ _op(
     _expand,
 )
 _op("swap(x: any; first: axis = -1, second: axis = -2)", "Exchange two axes.", _swap)
-_op("roll(x: any; shift: int, axis: axis)", "Shift along an axis; what leaves at one end enters at the other.", _like_first)
-_op("gather(x: any, index: int; axis: axis)", "Slices of an axis at integer positions, the axis replaced by theirs.", _gather)
+_op(
+    "roll(x: any; shift: int, axis: axis)",
+    "Shift along an axis; what leaves at one end enters at the other.",
+    _like_first,
+)
+_op(
+    "gather(x: any, index: int; axis: axis)",
+    "Slices of an axis at integer positions, the axis replaced by theirs.",
+    _gather,
+)
 _op(
     "take_along(x: any, index: int; axis: axis = -1)",
     "Elements at integer positions along an axis; x and index differ in that axis only.",

@@ -200,4 +200,6 @@ def letters(pattern: str) -> str:
         spell = {name: name for name in names}
     else:
         spell = {name: "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[i] for i, name in enumerate(names)}
-    return ",".join("".join(spell[n] for n in operand) for operand in operands) + "->" + "".join(spell[n] for n in result)
+    return (
+        ",".join("".join(spell[n] for n in operand) for operand in operands) + "->" + "".join(spell[n] for n in result)
+    )

@@ -13,9 +13,7 @@ from tfdsl.weights.files import Array
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 
 
-def write_stored(
-    path: Path, table: Iterable[tuple[str, str, tuple[int, ...]]], data: Callable[[str], Array]
-) -> None:
+def write_stored(path: Path, table: Iterable[tuple[str, str, tuple[int, ...]]], data: Callable[[str], Array]) -> None:
     """Write tensors of given names, element types and shapes; `data` gives each as it is stored, and is called in turn.
 
     The file is the one that the safetensors library would write: large elements first, then by name.

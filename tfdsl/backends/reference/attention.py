@@ -52,7 +52,7 @@ def _visible(mask: masks.Mask, shape: tuple[int, ...], operands: tuple[Array, ..
             return data[:, :, None, :]
         return data[:, :, :, None] == data[:, :, None, :]  # documents: queries and keys are of one length
 
-    return masks.evaluate(mask, np.arange(queries)[:, None], np.arange(keys)[None, :], term)  # type: ignore[no-any-return]
+    return masks.evaluate(mask, np.arange(queries)[:, None], np.arange(keys)[None, :], term)
 
 
 def _attention_weights(scores: Array, sinks: Array | None) -> Array:

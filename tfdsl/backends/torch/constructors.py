@@ -233,7 +233,7 @@ def _runs(turns: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _begin(weight: Node, target: str) -> str:
     initializer = weight.attributes["init"]
-    dims = [int(dim) for dim in weight.type.dims]
+    dims = [dim for dim in weight.type.dims if isinstance(dim, int)]
     if len(dims) >= 2 or not initializer.kind.startswith(("xavier", "kaiming")):
         statement = layers.initial(initializer, target)
         if statement is not None:

@@ -55,7 +55,7 @@ def _offer(found: dict[str, Layer], graph: Graph, node: Node) -> None:
     weights = weight_operands(graph, node)
     if "weight" not in weights:
         return
-    parent, _, name = weights["weight"].attributes["path"].rpartition(".")
+    parent = weights["weight"].attributes["path"].rpartition(".")[0]
     layer = found[parent]
     paths = {operand: weight.attributes["path"].rpartition(".") for operand, weight in weights.items()}
     fits = all(path[0] == parent and path[2] == operand for operand, path in paths.items())

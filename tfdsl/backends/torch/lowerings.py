@@ -326,8 +326,7 @@ def _rearrange(s: Site) -> Code:
             text += f".unflatten({axis}, ({', '.join(sizes)}))"
         axis += count
     text += _permuted(plan.order)
-    axis = 0
-    for count in plan.merged_groups:
+    for axis, count in enumerate(plan.merged_groups):
         if count == 0:
             text += f".unsqueeze({axis})"
         elif count > 1:
@@ -338,7 +337,6 @@ def _rearrange(s: Site) -> Code:
                 if last >= remaining and plan.merged_groups[-1] == count
                 else f".flatten({axis}, {last})"
             )
-        axis += 1
     return Code(text)
 
 
