@@ -15,10 +15,13 @@ from safetensors.numpy import load_file, save_file
 from test_zoo import DECODER, ENCODER, FAMILIES, Family, encoder_inputs, image_inputs, pair_inputs
 
 import tfdsl
+from tfdsl.checkpoints.configuration import check_values, read_configuration, settle
+from tfdsl.checkpoints.family import find_family
+from tfdsl.checkpoints.fields import Ignored
 from tfdsl.checkpoints.importing import import_folder
 from tfdsl.checkpoints.json_values import same
 from tfdsl.checkpoints.reading import read_weights
-from tfdsl.language.diagnostics import SpecError
+from tfdsl.language.diagnostics import Collector, SpecError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -320,6 +323,34 @@ def test_the_shortest_spec_is_written(tmp_path: Path) -> None:
     assert (made.model, made.base, made.settings, made.weights) == ("llama_3_2", "Llama3_2_1B", (), False)
     assert import_folder(folder, tmp_path / "spec.tfm", "Mine").model == "Mine"
     assert tfdsl.load(tmp_path / "spec.tfm").parameters["factor"] == 32
+
+
+@pytest.mark.parametrize("family", EVERY, ids=str)
+def test_absence_means_what_it_means_to_the_library(family: Family, tmp_path: Path) -> None:
+    """A field that a rule allows to be absent: the library's default for it says the same as absence does to us."""
+    cls = getattr(transformers, family.theirs).config_class
+    written = cls(**family.config, architectures=[family.theirs])
+    written.save_pretrained(tmp_path)
+    full = config(tmp_path)
+    found = find_family(full)
+    rules = found.rules().fields
+
+    def parameters(fields: dict[str, Any]) -> dict[str, Any]:
+        faults = Collector()
+        read = read_configuration(fields, rules, found.declared, faults).parameters()
+        settle(read)
+        check_values(fields, rules, read, faults)
+        faults.check()
+        return dict(read)
+
+    for rule in rules:
+        for name in rule.path.spellings():
+            if not (rule.path.optional and name in full) or isinstance(rule.form, Ignored):
+                continue
+            less = {field: value for field, value in full.items() if field != name}
+            absent, said = parameters(less), cls.from_dict(dict(less)).to_dict().get(name)
+            present = parameters({**less, name: said})
+            assert all(same(absent[each], present[each]) for each in absent), (name, said)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from tfdsl.checkpoints.fields import IGNORED, PREFIX, Chooses, Each, FieldRule, Holds, Target, read_field
+from tfdsl.checkpoints.fields import IGNORED, PREFIX, Chooses, Each, FieldRule, Holds, Labels, Sets, Target, read_field
 from tfdsl.checkpoints.names import Pattern, pattern
 from tfdsl.checkpoints.weight_rules import NO_TENSOR, Correspondence, OurWeight, WeightRule
 from tfdsl.ir.elaborate.expressions import evaluate
@@ -229,5 +229,7 @@ def check_field(rule: FieldRule, parameters: Parameters | None) -> None:
         trees = [form.count, form.item]
     elif isinstance(form, Chooses):
         trees = [each for pair in form.pairs for each in pair if not isinstance(each, Target)]
+    if isinstance(form, (Sets, Chooses, Labels)) and form.absent is not None:
+        trees.append(form.absent)
     for tree in trees:
         evaluate(scope, tree)

@@ -110,7 +110,9 @@ def read_configuration(
     """What a configuration says about the parameters of a model; every field that is not understood is a fault."""
     unknown = unknown_fields(config, rules)
     if unknown:
-        what = f"{len(unknown)} fields of the configuration are" if len(unknown) > 1 else "a field of the configuration is"
+        what = (
+            f"{len(unknown)} fields of the configuration are" if len(unknown) > 1 else "a field of the configuration is"
+        )
         note = ", ".join(f"`{name}` = {show(look_up(config, name))}" for name in unknown)
         faults.add(Diagnostic("T813", f"{what} not understood", note=note, help="no rule of the mapping names them"))
     reading, later = Reading(declared), list[tuple[Given, FieldRule, str]]()
