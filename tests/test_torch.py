@@ -135,6 +135,32 @@ def test_emitted_source(tmp_path: Path, text: str, golden: Any) -> None:
     golden(f"torch/{graph.name}.py", source)
 
 
+SPECS = Path(__file__).parent.parent / "specs"
+SHIPPED = [
+    ("gpt2", "GPT2", {"vocab": 50, "context": 16, "width": 16, "depth": 2, "heads": 2}),
+    ("bert", "BertForMaskedLM", {"vocab": 50, "context": 16, "width": 16, "depth": 2, "heads": 2}),
+    ("llama", "Llama3_8B", {"vocab": 50, "width": 16, "depth": 2, "heads": 2, "kv_heads": 1, "hidden": 24}),
+    ("t5", "T5", {"vocab": 50, "width": 16, "depth": 2, "heads": 2, "head": 8, "hidden": 24}),
+    ("vit", "ViT", {"size": 32, "width": 16, "depth": 2, "heads": 2}),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "small"), SHIPPED, ids=lambda value: value if isinstance(value, str) else "")
+def test_emitted_source_of_the_shipped_specs(file: str, name: str, small: dict[str, int], golden: Any) -> None:
+    golden(f"torch/{name}.py", backend.emit(tfdsl.load(SPECS / f"{file}.tfm", name).graph))
+
+
+@pytest.mark.parametrize(("file", "name", "small"), SHIPPED, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_constructor_takes_the_settings_of_the_spec(file: str, name: str, small: dict[str, int]) -> None:
+    """`GPT2(width=16, ...)` in the emitted source is the model that the spec with those settings is."""
+    full = tfdsl.load(SPECS / f"{file}.tfm", name)
+    namespace: dict[str, Any] = {}
+    exec(backend.emit(full.graph), namespace)
+    made = namespace[name](**small).state_dict()
+    wanted = tfdsl.load(SPECS / f"{file}.tfm", name, **small).to_torch().state_dict()
+    assert {path: tensor.shape for path, tensor in made.items()} == {path: t.shape for path, t in wanted.items()}
+
+
 def test_penalties_are_summed_over_the_turns(tmp_path: Path) -> None:
     model = backend.make(spec(tmp_path, TURNS)).eval()
     model(torch.zeros(2, 3, dtype=torch.long))

@@ -284,7 +284,7 @@ def import_(checkpoint: str, output: str, name: str | None) -> None:
     from tfdsl.checkpoints.importing import import_folder
 
     made = import_folder(checkpoint, output, name)
-    say(f"{made.path}: {made.model} extends {made.base}, with {len(made.settings)} parameters of its own")
+    say(f"{made.path}: {made.model} extends {made.base}, with {len(made.settings) or 'no'} parameters of its own")
     if not made.weights:
         say(f"{checkpoint} has no weights; the configuration alone was read")
 

@@ -67,14 +67,14 @@ class SharedOuterLayer(nn.Module):
 
     def forward(self, x: Tensor, layer: nn.Module, mlp: nn.Module) -> Tensor:
         y = self.inp(x)
-        for layer_1 in self.inner:
-            x, y = layer_1(x, y, layer, mlp)
+        for turn in self.inner:
+            x, y = turn(x, y, layer, mlp)
         x = x + y
         return x
 
 
 class Layer(nn.Module):
-    """x [batch, seq, w] -> [batch, seq, w]."""
+    """x [b, s, w] -> [b, s, w]."""
 
     def __init__(self, w: int) -> None:
         super().__init__()
@@ -85,14 +85,9 @@ class Layer(nn.Module):
         self.v = nn.Linear(w, w)
         self.o = nn.Linear(w, w)
         nn.init.normal_(self.sinks, std=1.0)
-        nn.init.xavier_uniform_(self.q.weight)
-        nn.init.zeros_(self.q.bias)
-        nn.init.xavier_uniform_(self.k.weight)
-        nn.init.zeros_(self.k.bias)
-        nn.init.xavier_uniform_(self.v.weight)
-        nn.init.zeros_(self.v.bias)
-        nn.init.xavier_uniform_(self.o.weight)
-        nn.init.zeros_(self.o.bias)
+        for layer in (self.q, self.k, self.v, self.o):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         both = self.n1(x)
@@ -106,12 +101,15 @@ class Layer(nn.Module):
             k,
             v,
             softcap=5.0,
-            allowed=((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1)),
+            allowed=(
+                (keys <= queries) & ((queries - keys).abs() < 3)
+            ) | ((queries < 1) | (keys < 1)),
             sinks=self.sinks,
         )
         return x + self.o(a.transpose(1, 2).flatten(2))
 
     def forward_2(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x [b, s, w], memory [b, m, w] -> [b, s, w]."""
         h = self.n1(x)
         q = self.q(h).unflatten(2, (2, -1)).transpose(1, 2)
         both = torch.cat((h, memory), dim=1)
@@ -124,24 +122,25 @@ class Layer(nn.Module):
             k,
             v,
             softcap=5.0,
-            allowed=((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1)),
+            allowed=(
+                (keys <= queries) & ((queries - keys).abs() < 3)
+            ) | ((queries < 1) | (keys < 1)),
             sinks=self.sinks,
         )
         return x + self.o(a.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """x [batch, seq, w] -> [batch, seq, w]."""
+    """x [..., w] -> [..., w]."""
 
     def __init__(self, w: int) -> None:
         super().__init__()
         hidden = 2 * w
         self.fc = nn.Linear(w, hidden)
         self.proj = nn.Linear(hidden, w)
-        nn.init.xavier_uniform_(self.fc.weight)
-        nn.init.zeros_(self.fc.bias)
-        nn.init.xavier_uniform_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        for layer in (self.fc, self.proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(F.silu(self.fc(x)))

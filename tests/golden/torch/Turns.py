@@ -25,14 +25,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (2, -1)).transpose(1, 2).chunk(3, dim=-1)
-        attend = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            is_causal=True,
-            dropout_p=self.drop if self.training else 0.0,
+        x = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=self.drop if self.training else 0.0
         )
-        return attend.transpose(1, 2).flatten(2)
+        return x.transpose(1, 2).flatten(2)
 
 
 class TurnsLayer(nn.Module):
@@ -47,36 +43,10 @@ class TurnsLayer(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.attn = Attention(width, drop)
         self.up = nn.Linear(width, wide)
-        self.down = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-        nn.init.xavier_uniform_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.attn(self.norm(x))
-        x = x + drop_path(h, self.drop * self.i / self.depth, self.training)
-        x = x + self.down(F.relu(self.up(x)))
-        return x, (x * x).mean(dim=-1).mean(dim=-1).mean(dim=-1)
-
-
-class TurnsLayer2(nn.Module):
-    """x [batch, seq, width] -> [batch, seq, width]."""
-
-    def __init__(self, width: int, depth: int, drop: float, i: int) -> None:
-        super().__init__()
-        wide = width * (i % 2 + 1)
-        self.depth = depth
-        self.drop = drop
-        self.i = i
-        self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.attn = Attention(width, drop)
-        self.up = nn.Linear(width, wide)
         self.down = nn.Linear(wide, width)
-        nn.init.xavier_uniform_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-        nn.init.xavier_uniform_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
+        for layer in (self.up, self.down):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.attn(self.norm(x))
@@ -86,19 +56,12 @@ class TurnsLayer2(nn.Module):
 
 
 class Turns(nn.Module):
-    """tokens int[batch, seq] -> [batch, seq, 11], [batch, width]."""
+    """tokens int[batch, seq] -> logits [batch, seq, 11], pooled [batch, width]."""
 
     def __init__(self, width: int = 8, depth: int = 4, drop: float = 0.2) -> None:
         super().__init__()
         self.table = nn.Embedding(11, width)
-        self.layers = nn.ModuleList(
-            [
-                TurnsLayer(width, depth, drop, i=0),
-                TurnsLayer2(width, depth, drop, i=1),
-                TurnsLayer(width, depth, drop, i=2),
-                TurnsLayer2(width, depth, drop, i=3),
-            ]
-        )
+        self.layers = nn.ModuleList(TurnsLayer(width, depth, drop, i) for i in range(depth))
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

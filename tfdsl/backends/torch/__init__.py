@@ -8,8 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfdsl.backends.torch.emit import emit
-from tfdsl.backends.torch.names import class_name
+from tfdsl.backends.torch.emit import emit, emit_named
 from tfdsl.ir.graph import Graph
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ def make(graph: Graph, weights: Mapping[str, Any] | None = None) -> torch.nn.Mod
     """A module from the emitted source, with the given weights (by path) or with its own initial ones."""
     import torch
 
-    source = emit(graph)
+    source, name = emit_named(graph)
     module = _import(graph.name, source)
-    model: torch.nn.Module = getattr(module, class_name(graph.name))()
+    model: torch.nn.Module = getattr(module, name)()
     if weights is not None:
         state = {path: torch.from_numpy(_own(array)) for path, array in weights.items()}
         model.load_state_dict(state, strict=True, assign=False)

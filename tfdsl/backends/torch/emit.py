@@ -4,35 +4,46 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from tfdsl.backends.torch.classes import Program
+from tfdsl.backends.torch.classes import Classes
 from tfdsl.backends.torch.helpers import HELPERS
 from tfdsl.backends.torch.names import class_name
+from tfdsl.backends.torch.program import Program
 from tfdsl.ir.graph import Graph
 
 
 def emit(graph: Graph) -> str:
     """Readable stand-alone PyTorch source of a graph: the model's class is the last one, and imports nothing of ours."""
+    return emit_named(graph)[0]
+
+
+def emit_named(graph: Graph) -> tuple[str, str]:
+    """The source, and the name of the model's class in it."""
     program = Program(graph)
-    program.class_for("", class_name(graph.name))
-    parts = [_header(graph, program)]
-    parts += [HELPERS[name].strip() + "\n" for name in program.helpers if HELPERS[name]]
-    parts += [function.text for function in program.functions]
-    parts += [f"class {each.name}(nn.Module):\n{each.body}" for each in program.classes]
-    return "\n\n".join(part.rstrip("\n") + "\n" for part in parts)
+    program.method(program.root)
+    classes = Classes(program)
+    root = classes.at("", class_name(graph.name))
+    parts = [HELPERS[name].strip() for name in program.helpers if HELPERS[name]]
+    parts += ["\n".join([*_with_head(each.lines, each.head)]) for each in program.functions]
+    parts += ["\n".join([f"class {each.name}(nn.Module):", *each.head, "", *each.lines]) for each in classes.written]
+    return "\n\n\n".join([_header(graph, program, "\n".join(parts)), *parts]) + "\n", root.name
 
 
-def _header(graph: Graph, program: Program) -> str:
+def _with_head(lines: list[str], head: list[str]) -> list[str]:
+    """A function with its docstring behind its signature."""
+    start = next(at for at, line in enumerate(lines) if line.endswith(":")) + 1
+    return [*lines[:start], *head, *lines[start:]]
+
+
+def _header(graph: Graph, program: Program, body: str) -> str:
     span = graph.frame.span if graph.frame else None
     origin = f", generated from {PurePath(span.source.name).name}" if span else ""
-    body = "\n".join([*(f.text for f in program.functions), *(c.body for c in program.classes)])
-    helpers = "\n".join(HELPERS[name] for name in program.helpers)
     lines = [f'"""{graph.name}{origin}. It is yours: train it, change it, ship it."""', ""]
     if "math." in body:
         lines += ["import math", ""]
-    lines += ["import torch"]
-    if "F." in body or "F." in helpers:
+    lines.append("import torch")
+    if "F." in body:
         lines.append("import torch.nn.functional as F")
     lines.append("from torch import Tensor, nn")
     if "checkpoint" in program.helpers:
         lines.append("from torch.utils.checkpoint import checkpoint")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -119,18 +119,4 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
         return (q.unflatten(1, (scale.shape[1], -1)) * scale.unsqueeze(-1)).flatten(1)
     return q * scale
 ''',
-    "run_layers": '''
-def run_layers(layers: nn.ModuleList, x: Tensor, *rest: Tensor) -> Tensor:
-    """Run several layers one after another."""
-    for layer in layers:
-        x = layer(x, *rest)
-    return x
-''',
-    "run_layers_carrying": '''
-def run_layers_carrying(layers: nn.ModuleList, carried: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Run several layers one after another, the first inputs going from one to the next."""
-    for layer in layers:
-        inputs = (*layer(*inputs), *inputs[carried:])
-    return inputs[:carried]
-''',
 }

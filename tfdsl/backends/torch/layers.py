@@ -1,11 +1,10 @@
-"""Weights as `torch.nn` layers: which module holds a weight, how it is made, how it begins."""
+"""Weights as `torch.nn` layers: which module holds a weight, and which ops it can be called for."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from tfdsl.ir.graph import Graph, Initializer, Node
+from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
 
 
@@ -42,12 +41,18 @@ def _enter(graph: Graph, found: dict[str, Layer]) -> None:
     """Enter the places of a region and of the loops in it, in the order in which the model runs through them."""
     for node in graph.nodes():
         for value in node.inputs:
-            source = graph.node(value) if value is not None else None
-            if source is not None and source.op == "weight":
-                parent, _, name = source.attributes["path"].rpartition(".")
-                found.setdefault(parent, Layer(parent, None, None, None)).weights.setdefault(name, source)
+            _enter_weight(graph, value, found)
         for body in node.bodies:
             _enter(body, found)
+    for node in graph.nodes():
+        _enter_weight(graph, Value(node.id), found)  # those that nothing reads, or the caller
+
+
+def _enter_weight(graph: Graph, value: Value | None, found: dict[str, Layer]) -> None:
+    node = graph.node(value) if value is not None else None
+    if node is not None and node.op == "weight":
+        parent, _, name = node.attributes["path"].rpartition(".")
+        found.setdefault(parent, Layer(parent, None, None, None)).weights.setdefault(name, node)
 
 
 def _offer(found: dict[str, Layer], graph: Graph, node: Node) -> None:
@@ -77,55 +82,16 @@ def weight_operands(graph: Graph, node: Node) -> dict[str, Node]:
     return found
 
 
+_STORED = ("size", "dim", "out", "bias", "scale")  # attributes that the weights themselves tell
+
+
 def serves(layer: Layer | None, graph: Graph, node: Node) -> bool:
     """Whether a node can be computed by calling the layer: same op, same weights, same settings."""
     if layer is None or layer.op != node.op or layer.node is None:
         return False
-    weights = weight_operands(graph, node)
-    if {k: w.attributes["path"] for k, w in weights.items()} != {
-        k: w.attributes["path"] for k, w in layer.weights.items()
-    }:
+    read = {operand: weight.attributes["path"] for operand, weight in weight_operands(graph, node).items()}
+    if read != {name: weight.attributes["path"] for name, weight in layer.weights.items()}:
         return False
-    ignore = {"size", "dim", "out", "bias", "scale"}
     mine, its = OPS[node.op].fill(node.attributes), OPS[node.op].fill(layer.node.attributes)
-    return all(getattr(mine, a.name) == getattr(its, a.name) for a in OPS[node.op].attributes if a.name not in ignore)
-
-
-def initial(initializer: Initializer, target: str) -> str | None:
-    """The statement that gives a parameter its initial values."""
-    kind, arguments = initializer.kind, initializer.arguments
-    first = arguments[0] if arguments else None
-    gain = "" if first in (None, 1.0) else f", gain={first!r}"
-    statements: dict[str, str] = {
-        "zeros": f"nn.init.zeros_({target})",
-        "ones": f"nn.init.ones_({target})",
-        "constant": f"nn.init.constant_({target}, {first!r})",
-        "normal": f"nn.init.normal_({target}, std={first!r})",
-        "trunc_normal": f"nn.init.trunc_normal_({target}, std={first!r}, a={-2 * (first or 0)!r}, b={2 * (first or 0)!r})",
-        "uniform": f"nn.init.uniform_({target}, {-(first or 0)!r}, {first!r})",
-        "xavier_uniform": f"nn.init.xavier_uniform_({target}{gain})",
-        "xavier_normal": f"nn.init.xavier_normal_({target}{gain})",
-    }
-    return statements.get(kind)
-
-
-def default_of(op: str | None, name: str) -> Initializer | None:
-    """What `torch.nn` itself begins a parameter with, where that is one of our initialisers."""
-    if op in ("layer_norm", "rms_norm", "group_norm"):
-        return Initializer("ones") if name == "weight" else Initializer("zeros")
-    return None
-
-
-def spread(initializer: Initializer, dims: list[int], target: str) -> str:
-    """Initialisers that `torch.nn.init` lacks for such a shape, as the numbers they come to."""
-    field_size = math.prod(dims[2:])
-    fan_in = dims[1] * field_size if len(dims) > 1 else dims[0]
-    fan_out = dims[0] * field_size
-    gain = initializer.arguments[0] if initializer.arguments else 1.0
-    total = fan_in + fan_out if initializer.kind.startswith("xavier") else fan_in
-    share = 2.0 if initializer.kind.startswith("xavier") else 1.0
-    deviation = gain * math.sqrt(share / total)
-    if initializer.kind.endswith("normal"):
-        return f"nn.init.normal_({target}, std={deviation!r})"
-    bound = deviation * math.sqrt(3.0)
-    return f"nn.init.uniform_({target}, {-bound!r}, {bound!r})"
+    names = [each.name for each in OPS[node.op].attributes if each.name not in _STORED]
+    return all(getattr(mine, name) == getattr(its, name) for name in names)

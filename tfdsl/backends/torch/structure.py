@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import networkx as nx
 
 from tfdsl.ir.graph import Frame, Graph, Node, Value
 
 LEAVES = ("weight", "constant", "input")
+REFERENCES = ("weight", "constant")
 
 
 @dataclass(eq=False)
 class Unit:
     """A region of a graph, or one application of a block in it: what becomes one `forward` or one function.
 
-    `items` are its own nodes and the units inside it, in an order in which they can run.
+    `items` are its own nodes and the units inside it, in an order in which they can run; `outer` is the unit around it,
+    and `loop` the node whose body it is.
     """
 
     graph: Graph
     frame: Frame
     depth: int  # how many frames of the region's scopes it stands inside
+    outer: Unit | None = None
+    loop: Node | None = None
     items: list[Node | Unit] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
-    penalties: tuple[str, ...] = ()  # of a region: the auxiliary losses that it returns behind its results
+    penalties: tuple[str, ...] = ()  # the auxiliary losses that it returns behind its results
 
     @property
     def path(self) -> str:
@@ -35,6 +39,15 @@ class Unit:
     def is_region(self) -> bool:
         return self.depth == 0
 
+    @property
+    def is_root(self) -> bool:
+        return self.outer is None
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether it is a loop's body, in which the names of the block around it hold, and no application of another."""
+        return self.loop is not None and (self.loop.op == "repeat" or self.frame.declaration is None)
+
     def nodes(self) -> Iterator[Node]:
         """All nodes of this region inside the unit."""
         for item in self.items:
@@ -43,99 +56,68 @@ class Unit:
             else:
                 yield item
 
-    def deep_nodes(self) -> Iterator[Node]:
-        """All nodes inside the unit, those of loops' bodies included."""
+    def weights(self) -> Iterator[str]:
+        """The paths of the weights that the unit reads, in loops too."""
         for node in self.nodes():
-            yield node
+            for value in node.inputs:
+                if value is not None and self.graph.node(value).op == "weight":
+                    yield self.graph.node(value).attributes["path"]
             for body in node.bodies:
                 for region in body.regions():
-                    yield from region.nodes()
+                    yield from (each.attributes["path"] for each in region.nodes() if each.op == "weight")
 
 
-def separate_turns(graph: Graph) -> Graph:
-    """The graph with the weights of a loop's bodies kept apart, where it has several: `h.*` becomes `h.*#0`, `h.*#1`.
-
-    Turns that differ may hold different weights under one name, and are classes of their own.
-    """
-    graph = graph.copy()
-    _drop_dead(graph)
-    for node in graph.nodes():
-        if not node.bodies:
-            continue
-        bodies = tuple(separate_turns(body) for body in node.bodies)
-        start = f"{node.attributes['path']}.*"
-        if len(bodies) > 1:
-            for number, body in enumerate(bodies):
-                _rename(body, start, f"{start}#{number}")
-        node.bodies = bodies
-    return graph
-
-
-def _drop_dead(graph: Graph) -> None:
-    """Remove what nothing reads: a spec may bind more than one variant of it uses."""
-    wanted = {value.node for value in graph.results()} | set(graph.inputs)
-    for node in reversed(graph.nodes()):
-        if node.id not in wanted and graph.network.out_degree(node.id) == 0 and not _has_penalty(node):
-            graph.remove(node)
-
-
-def _has_penalty(node: Node) -> bool:
-    return any(region.penalties for body in node.bodies for region in body.regions())
-
-
-def _rename(graph: Graph, old: str, new: str) -> None:
-    """Move all paths of a region that begin with `old`."""
-
-    def moved(path: str) -> str:
-        return new + path[len(old) :] if path == old or path.startswith(f"{old}.") else path
-
-    frames: dict[int, Frame] = {}
-
-    def frame(each: Frame) -> Frame:
-        if id(each) not in frames:
-            frames[id(each)] = replace(each, path=moved(each.path))
-        return frames[id(each)]
-
-    for region in graph.regions():
-        region.frame = frame(region.frame or Frame(old, region.name, {}))
-        for node in region.nodes():
-            node.scope = tuple(frame(each) for each in node.scope)
-            if "path" in node.attributes:
-                node.attributes["path"] = moved(node.attributes["path"])
-
-
-def build(graph: Graph, path: str = "") -> Unit:
-    """The units of a region, whose weights live below a path."""
-    frame = graph.frame or Frame(path, graph.name, {})  # a graph that was read from text has no frame
-    nodes = [node for node in graph.nodes() if node.op not in LEAVES]
-    unit = _unit(graph, frame, nodes, 0)
+def build(graph: Graph, outer: Unit | None = None, loop: Node | None = None) -> Unit:
+    """The units of a region, which is the model or a body of a loop."""
+    assert graph.frame is not None
+    live = _live(graph)
+    nodes = [node for node in graph.nodes() if node.op not in LEAVES and node.id in live]
+    unit = _unit(graph, graph.frame, nodes, 0, outer, live)
+    unit.loop = loop
     unit.inputs = [Value(node) for node in graph.inputs]
     unit.results = [value for _, value in graph.outputs]
     return unit
 
 
-def _unit(graph: Graph, frame: Frame, nodes: list[Node], depth: int) -> Unit:
-    unit = Unit(graph, frame, depth)
-    unit.items = _order(graph, nodes, depth)
+def _live(graph: Graph) -> set[int]:
+    """What a region must compute: a spec may bind more than it uses. Loops stay for the weights and losses in them."""
+    live = {value.node for value in graph.results()}
+    for node in reversed(graph.nodes()):
+        if node.id in live or any(_has_effect(region) for body in node.bodies for region in body.regions()):
+            live |= {node.id, *(value.node for value in node.inputs if value is not None)}
+    return live
+
+
+def _has_effect(graph: Graph) -> bool:
+    return bool(graph.penalties) or any(node.op == "weight" for node in graph.nodes())
+
+
+def _unit(graph: Graph, frame: Frame, nodes: list[Node], depth: int, outer: Unit | None, live: set[int]) -> Unit:
+    unit = Unit(graph, frame, depth, outer)
+    unit.items = _order(unit, nodes, live)
+    unit.penalties = penalty_names(body for node in nodes for body in node.bodies)
     if depth:
-        _find_interface(unit)
+        _find_interface(unit, live)
+    else:
+        unit.penalties = tuple(dict.fromkeys([*unit.penalties, *(name for name, _ in graph.penalties)]))
     return unit
 
 
-def _order(graph: Graph, nodes: list[Node], depth: int) -> list[Node | Unit]:
+def penalty_names(graphs: Iterable[Graph]) -> tuple[str, ...]:
+    """The auxiliary losses of graphs and of the loops inside them, each name once."""
+    return tuple(dict.fromkeys(name for graph in graphs for region in graph.regions() for name, _ in region.penalties))
+
+
+def _order(unit: Unit, nodes: list[Node], live: set[int]) -> list[Node | Unit]:
     """Nodes grouped into the units below, in a runnable order.
 
     Passes may have interleaved a block's nodes with those of its caller; a block that can no longer run as one is
     dissolved into its caller.
     """
+    depth = unit.depth
     dissolved: set[int] = set()
     while True:
-        group = {
-            node.id: id(node.scope[depth])
-            if len(node.scope) > depth and id(node.scope[depth]) not in dissolved
-            else -node.id - 1
-            for node in nodes
-        }
+        group = {node.id: _group(node, depth, dissolved) for node in nodes}
         condensed = nx.DiGraph()
         condensed.add_nodes_from(dict.fromkeys(group.values()))
         for node in nodes:
@@ -155,11 +137,18 @@ def _order(graph: Graph, nodes: list[Node], depth: int) -> list[Node | Unit]:
         if each < 0:
             items += members[each]
         else:
-            items.append(_unit(graph, members[each][0].scope[depth], members[each], depth + 1))
+            items.append(_unit(unit.graph, members[each][0].scope[depth], members[each], depth + 1, unit, live))
     return items
 
 
-def _find_interface(unit: Unit) -> None:
+def _group(node: Node, depth: int, dissolved: set[int]) -> int:
+    """The application that a node belongs to at a depth, or a number of its own, below zero."""
+    if len(node.scope) > depth and id(node.scope[depth]) not in dissolved:
+        return id(node.scope[depth])
+    return -node.id - 1
+
+
+def _find_interface(unit: Unit, live: set[int]) -> None:
     """What a unit reads from outside and what others read of it."""
     graph = unit.graph
     inside = {node.id for node in unit.nodes()}
@@ -169,11 +158,11 @@ def _find_interface(unit: Unit) -> None:
     outcomes = set(graph.results())
     for node in unit.nodes():
         for value in node.inputs:
-            if value is not None and value.node not in inside and graph.node(value).op not in ("weight", "constant"):
+            if value is not None and value.node not in inside and graph.node(value).op not in REFERENCES:
                 read[value] = None
         for index in range(len(node.types)):
             value = Value(node.id, index)
-            if value in outcomes or any(user.id not in inside for user, _ in graph.users(value)):
+            if value in outcomes or any(user.id in live - inside for user, _ in graph.users(value)):
                 results[value] = None
     unit.inputs = sorted(read, key=lambda value: declared.index(value) if value in declared else len(declared))
     unit.results = list(results)
