@@ -80,7 +80,9 @@ FIRST = [
     Family("vit.tfm", "ViT", "ViTForImageClassification", VIT, {}, {}, image_inputs),
     Family("vit.tfm", "ViT", "ViTForImageClassification", {**VIT, "num_labels": 2}, {}, {}, image_inputs),
     Family("mixtral.tfm", "Mixtral_8x7B", "MixtralForCausalLM", {**DECODER, "num_local_experts": 4}, {}, {}),
-    Family("switch.tfm", "SwitchTransformer", "SwitchTransformersForConditionalGeneration", SWITCH, {}, {}, pair_inputs),
+    Family(
+        "switch.tfm", "SwitchTransformer", "SwitchTransformersForConditionalGeneration", SWITCH, {}, {}, pair_inputs
+    ),
 ]
 # These are compared in the zoo with inputs that no configuration speaks of.
 PLAIN_INPUTS = {
