@@ -10,6 +10,7 @@ from typing import Any
 from tfdsl.checkpoints.common_fields import COMMON
 from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Target
 from tfdsl.checkpoints.json_values import as_expression, as_json, known_settings, layer_of, same
+from tfdsl.ir.elaborate.body import MOST_TURNS
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Override, Parameters
 from tfdsl.ir.elaborate.scopes import parameters_of, plain_scope
@@ -271,8 +272,8 @@ def values_of(rule: FieldRule, parameters: Parameters | None) -> list[Any]:
         return [_json(evaluate(scope, choice), choice) for choice in form.choices]
     assert isinstance(form, Each)
     count, items = evaluate(scope, form.count), []
-    if not isinstance(count, int) or count < 0:
-        raise Fault("T622", "the number of elements is a whole number", form.count.span)
+    if not isinstance(count, int) or not 0 <= count <= MOST_TURNS:
+        raise Fault("T622", f"the number of elements is a whole number up to {MOST_TURNS:,}", form.count.span)
     for index in range(count):
         scope.env[form.index] = index
         items.append(_json(evaluate(scope, form.item), form.item))
