@@ -49,6 +49,17 @@ class Initializer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Elsewhere:
+    """What was written for a setting of a layer that was handed in: an expression in the names of another frame."""
+
+    expression: Expression
+    frame: Frame
+
+
+Spelling = Expression | Elsewhere
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One application of a block: the names that its nodes were written in.
 
@@ -61,7 +72,7 @@ class Frame:
     path: str
     block: str
     names: Mapping[str, Any]
-    spelled: Mapping[str, Expression] = field(default_factory=dict)
+    spelled: Mapping[str, Spelling] = field(default_factory=dict)
     defaults: Mapping[str, Expression] = field(default_factory=dict)
     declared: Mapping[str, Expression] = field(default_factory=dict)
     arguments: dict[str, Value] = field(default_factory=dict)  # what its inputs were bound to, to name them after
@@ -82,7 +93,7 @@ class Node:
     name: str = ""
     scope: tuple[Frame, ...] = ()
     span: Span | None = None
-    spelled: dict[str, Expression] = field(default_factory=dict)
+    spelled: dict[str, Spelling] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # what the spec calls the results, where it names them
     bodies: tuple[Graph, ...] = ()
     order: float = 0.0  # where it stands among the nodes that it does not depend on

@@ -14,7 +14,7 @@ class Embeddings(nn.Module):
         self.word = nn.Embedding(vocab, width)
         self.position = nn.Embedding(context, width)
         for layer in (self.segment, self.word, self.position):
-            nn.init.trunc_normal_(layer.weight, std=0.02, a=-2 * (0.02), b=2 * (0.02))
+            nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
 
     def forward(self, tokens: Tensor) -> Tensor:
         kind = self.segment.weight[0]
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         for layer in (self.query, self.key, self.value, self.output):
-            nn.init.trunc_normal_(layer.weight, std=0.02, a=-2 * (0.02), b=2 * (0.02))
+            nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
         for layer in (self.up, self.down):
-            nn.init.trunc_normal_(layer.weight, std=0.02, a=-2 * (0.02), b=2 * (0.02))
+            nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,12 +95,16 @@ class Bert(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
+        self.context = context
         self.drop = drop
         self.embeddings = Embeddings(vocab, context, kinds, width)
         self.embeddings_norm = nn.LayerNorm(width, eps=eps)
         self.layer = nn.ModuleList(BertLayer(width, heads, inner, drop, eps) for _ in range(depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        seq = tokens.shape[1]
+        if seq > self.context:
+            raise ValueError("the sequence is longer than the position table")
         x = self.embeddings(tokens)
         x = F.dropout(self.embeddings_norm(x), self.drop, self.training)
         for layer in self.layer:
@@ -131,13 +135,10 @@ class BertForMaskedLM(nn.Module):
         self.transform = nn.Linear(width, width)
         self.transform_norm = nn.LayerNorm(width, eps=eps)
         nn.init.zeros_(self.bias)
-        nn.init.trunc_normal_(self.transform.weight, std=0.02, a=-2 * (0.02), b=2 * (0.02))
+        nn.init.trunc_normal_(self.transform.weight, std=0.02, a=-0.04, b=0.04)
         nn.init.zeros_(self.transform.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        seq = tokens.shape[1]
-        if seq > 512:
-            raise ValueError("the sequence is longer than the position table")
         x = F.gelu(self.transform(self.bert(tokens)))
         x = self.transform_norm(x)
         return F.linear(x, self.bert.embeddings.word.weight) + self.bias

@@ -44,8 +44,8 @@ class MLP(nn.Module):
         nn.init.zeros_(self.c_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        c_proj = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
-        return F.dropout(c_proj, self.drop, self.training)
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(x, self.drop, self.training)
 
 
 class GPT2Layer(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the feature pairs (i, i + half) of x by angles given as cosines and sines [..., seq, half]."""
+    """Turn the pairs (i, i + half) of features by angles: their cosines and sines [..., seq, half]."""
     half = cos.shape[-1]
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -24,14 +24,15 @@ def rope(x: Tensor, head: int, base: int = 10_000) -> Tensor:
 class Attention(nn.Module):
     """x [batch, seq, width] -> [batch, seq, width]."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int) -> None:
+    def __init__(self, width: int, heads: int, kv_heads: int, theta: int) -> None:
         super().__init__()
         head = width // heads
         self.head = head
+        self.theta = theta
         self.q_proj = nn.Linear(width, heads * head, bias=False)
         self.k_proj = nn.Linear(width, kv_heads * head, bias=False)
         self.v_proj = nn.Linear(width, kv_heads * head, bias=False)
-        self.o_proj = nn.Linear(head * heads, width, bias=False)
+        self.o_proj = nn.Linear(heads * head, width, bias=False)
         for layer in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
             nn.init.normal_(layer.weight, std=0.02)
 
@@ -40,8 +41,8 @@ class Attention(nn.Module):
         k = self.k_proj(x).unflatten(2, (-1, self.head)).transpose(1, 2)
         v = self.v_proj(x).unflatten(2, (-1, self.head)).transpose(1, 2)
         y = F.scaled_dot_product_attention(
-            rope(q, self.head, base=500_000),
-            rope(k, self.head, base=500_000),
+            rope(q, self.head, base=self.theta),
+            rope(k, self.head, base=self.theta),
             v,
             is_causal=True,
             enable_gqa=True,
@@ -69,10 +70,12 @@ class SwiGLU(nn.Module):
 class LlamaLayer(nn.Module):
     """x [batch, seq, width] -> [batch, seq, width]."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int, eps: float) -> None:
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, hidden: int, theta: int, eps: float
+    ) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(width, eps=eps)
-        self.self_attn = Attention(width, heads, kv_heads)
+        self.self_attn = Attention(width, heads, kv_heads, theta)
         self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
         self.mlp = SwiGLU(width, hidden)
 
@@ -93,12 +96,13 @@ class Llama3_8B(nn.Module):
         heads: int = 32,
         kv_heads: int = 8,
         hidden: int = 14_336,
+        theta: int = 500_000,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab, width)
         self.layers = nn.ModuleList(
-            LlamaLayer(width, heads, kv_heads, hidden, eps) for _ in range(depth)
+            LlamaLayer(width, heads, kv_heads, hidden, theta, eps) for _ in range(depth)
         )
         self.norm = nn.RMSNorm(width, eps=eps)
         self.lm_head = nn.Linear(width, vocab, bias=False)

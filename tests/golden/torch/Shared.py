@@ -16,7 +16,10 @@ def attention(
     sinks: Tensor | None = None,
     drop: float = 0.0,
 ) -> Tensor:
-    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023), which no fused kernel takes."""
+    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023).
+
+    No fused kernel takes these.
+    """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:
@@ -44,11 +47,7 @@ class SharedInnerLayer(nn.Module):
         nn.init.xavier_uniform_(self.lin.weight)
 
     def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        layer: nn.Module,
-        mlp: nn.Module,
+        self, x: Tensor, y: Tensor, layer: nn.Module, mlp: nn.Module
     ) -> tuple[Tensor, Tensor]:
         x = layer(x)
         y = mlp(y) + self.lin(y)
@@ -96,16 +95,8 @@ class Layer(nn.Module):
         v = self.v(both).unflatten(2, (2, -1)).transpose(1, 2)
         queries = torch.arange(q.shape[2], device=q.device)[:, None]
         keys = torch.arange(k.shape[2], device=k.device)
-        a = attention(
-            q,
-            k,
-            v,
-            softcap=5.0,
-            allowed=(
-                (keys <= queries) & ((queries - keys).abs() < 3)
-            ) | ((queries < 1) | (keys < 1)),
-            sinks=self.sinks,
-        )
+        allowed = ((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1))
+        a = attention(q, k, v, softcap=5.0, allowed=allowed, sinks=self.sinks)
         return x + self.o(a.transpose(1, 2).flatten(2))
 
     def forward_2(self, x: Tensor, memory: Tensor) -> Tensor:
@@ -117,16 +108,8 @@ class Layer(nn.Module):
         v = self.v(both).unflatten(2, (2, -1)).transpose(1, 2)
         queries = torch.arange(q.shape[2], device=q.device)[:, None]
         keys = torch.arange(k.shape[2], device=k.device)
-        a = attention(
-            q,
-            k,
-            v,
-            softcap=5.0,
-            allowed=(
-                (keys <= queries) & ((queries - keys).abs() < 3)
-            ) | ((queries < 1) | (keys < 1)),
-            sinks=self.sinks,
-        )
+        allowed = ((keys <= queries) & ((queries - keys).abs() < 3)) | ((queries < 1) | (keys < 1))
+        a = attention(q, k, v, softcap=5.0, allowed=allowed, sinks=self.sinks)
         return x + self.o(a.transpose(1, 2).flatten(2))
 
 

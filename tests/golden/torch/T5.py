@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class RelativeBias(nn.Module):
-    """queries [batch, k, width] -> [1, heads, q, k]."""
+    """queries [batch, q, width] -> [1, heads, q, k]."""
 
     def __init__(self, heads: int, buckets: int = 32, distance: int = 128) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class RelativeBias(nn.Module):
 
 
 class Attention(nn.Module):
-    """x [batch, k, width], bias [1, heads, q, k] -> [batch, q, width]."""
+    """x [batch, q, width], bias [1, heads, q, k] -> [batch, q, width]."""
 
     def __init__(self, width: int, heads: int, head: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Attention(nn.Module):
         self.q = nn.Linear(width, heads * head, bias=False)
         self.k = nn.Linear(width, heads * head, bias=False)
         self.v = nn.Linear(width, heads * head, bias=False)
-        self.o = nn.Linear(head * heads, width, bias=False)
+        self.o = nn.Linear(heads * head, width, bias=False)
         nn.init.normal_(self.q.weight, std=(width * head) ** -0.5)
         nn.init.normal_(self.k.weight, std=width**-0.5)
         nn.init.normal_(self.v.weight, std=width**-0.5)
@@ -76,21 +76,15 @@ class FeedForward(nn.Module):
         nn.init.normal_(self.wo.weight, std=hidden**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        wo = self.wo(F.dropout(F.relu(self.wi(x)), self.drop, self.training))
-        return F.dropout(wo, self.drop, self.training)
+        x = self.wo(F.dropout(F.relu(self.wi(x)), self.drop, self.training))
+        return F.dropout(x, self.drop, self.training)
 
 
 class T5EncoderLayer(nn.Module):
     """m [batch, source, width], near [1, heads, source, source] -> [batch, source, width]."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        head: int,
-        hidden: int,
-        drop: float,
-        eps: float,
+        self, width: int, heads: int, head: int, hidden: int, drop: float, eps: float
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(width, eps=eps)
@@ -106,7 +100,7 @@ class T5EncoderLayer(nn.Module):
 
 
 class DecoderPositionsRelativeBias(nn.Module):
-    """queries [batch, k, width] -> [1, heads, q, k]."""
+    """queries [batch, q, width] -> [1, heads, q, k]."""
 
     def __init__(self, heads: int, buckets: int = 32, distance: int = 128) -> None:
         super().__init__()
@@ -131,7 +125,7 @@ class DecoderPositionsRelativeBias(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """x [batch, k, width], bias [1, heads, q, k] -> [batch, q, width]."""
+    """x [batch, q, width], bias [1, heads, q, k] -> [batch, q, width]."""
 
     def __init__(self, width: int, heads: int, head: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -140,7 +134,7 @@ class DecoderAttention(nn.Module):
         self.q = nn.Linear(width, heads * head, bias=False)
         self.k = nn.Linear(width, heads * head, bias=False)
         self.v = nn.Linear(width, heads * head, bias=False)
-        self.o = nn.Linear(head * heads, width, bias=False)
+        self.o = nn.Linear(heads * head, width, bias=False)
         nn.init.normal_(self.q.weight, std=(width * head) ** -0.5)
         nn.init.normal_(self.k.weight, std=width**-0.5)
         nn.init.normal_(self.v.weight, std=width**-0.5)
@@ -173,7 +167,7 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(width, heads * head, bias=False)
         self.k = nn.Linear(width, heads * head, bias=False)
         self.v = nn.Linear(width, heads * head, bias=False)
-        self.o = nn.Linear(head * heads, width, bias=False)
+        self.o = nn.Linear(heads * head, width, bias=False)
         nn.init.normal_(self.q.weight, std=(width * head) ** -0.5)
         nn.init.normal_(self.k.weight, std=width**-0.5)
         nn.init.normal_(self.v.weight, std=width**-0.5)
@@ -197,13 +191,7 @@ class T5DecoderLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        head: int,
-        hidden: int,
-        drop: float,
-        eps: float,
+        self, width: int, heads: int, head: int, hidden: int, drop: float, eps: float
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(width, eps=eps)

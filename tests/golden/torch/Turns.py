@@ -52,7 +52,8 @@ class TurnsLayer(nn.Module):
         h = self.attn(self.norm(x))
         x = x + drop_path(h, self.drop * self.i / self.depth, self.training)
         x = x + self.down(F.relu(self.up(x)))
-        return x, (x * x).mean(dim=-1).mean(dim=-1).mean(dim=-1)
+        size = (x * x).mean(dim=-1).mean(dim=-1).mean(dim=-1)
+        return x, size
 
 
 class Turns(nn.Module):

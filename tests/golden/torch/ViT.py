@@ -52,12 +52,12 @@ class MLP(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        fc2 = self.fc2(F.dropout(F.gelu(self.fc1(x)), self.drop, self.training))
-        return F.dropout(fc2, self.drop, self.training)
+        x = self.fc2(F.dropout(F.gelu(self.fc1(x)), self.drop, self.training))
+        return F.dropout(x, self.drop, self.training)
 
 
 class ViTBlock(nn.Module):
-    """x [batch, 197, 768] -> [batch, 197, 768]."""
+    """x [batch, 197, width] -> [batch, 197, width]."""
 
     def __init__(self, width: int, heads: int, hidden: int, drop: float, eps: float) -> None:
         super().__init__()
@@ -105,8 +105,8 @@ class ViT(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         batch = image.shape[0]
         x = self.patch_embed(image)
-        joined = torch.cat((self.cls_token.expand(batch, -1, -1), x), dim=1)
-        x = F.dropout(joined + self.pos_embed, self.drop, self.training)
+        x = torch.cat((self.cls_token.expand(batch, -1, -1), x), dim=1)
+        x = F.dropout(x + self.pos_embed, self.drop, self.training)
         for layer in self.blocks:
             x = layer(x)
         x = self.norm(x)

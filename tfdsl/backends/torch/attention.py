@@ -9,6 +9,8 @@ from tfdsl.backends.torch.site import Lowering, Site
 from tfdsl.ir import masks
 from tfdsl.ir.masks import may_hide_all
 
+LONG_MASK = 40
+
 
 def attend(s: Site) -> Code:
     """`F.scaled_dot_product_attention`, or a function of our own where that lacks something."""
@@ -21,6 +23,9 @@ def attend(s: Site) -> Code:
     same_length = q.dims[2] == k.dims[2]
     causal = s.a.mask == masks.CAUSAL and not s.has(3) and not s.has(4) and same_length
     allowed = None if causal else _allowed(s)
+    blank = s.has(3) and (s.has(4) or not same_length or may_hide_all(s.a.mask or masks.FULL))
+    if allowed is not None and (blank or len(allowed.text) > LONG_MASK):
+        allowed = _named(s, allowed)
     parts = [s.arg(place) for place in range(3)]
     if causal:
         parts.append("is_causal=True")
@@ -34,9 +39,7 @@ def attend(s: Site) -> Code:
     if q.dims[1] != k.dims[1]:
         parts.append("enable_gqa=True")
     code = call("F.scaled_dot_product_attention", *parts)
-    if allowed is None or not s.has(3):
-        return code
-    if s.has(4) or not same_length or may_hide_all(s.a.mask or masks.FULL):
+    if allowed is not None and blank:
         s.forward.program.use_helper("blank_hidden")
         return call("blank_hidden", code.text, allowed.text)
     return code
@@ -61,6 +64,17 @@ def _allowed(s: Site) -> Code | None:
     if s.a.mask is not None and s.a.mask != masks.FULL:
         parts.append(_mask(s, s.a.mask))
     return _joined(parts, "&") if parts else None
+
+
+def _named(s: Site, allowed: Code) -> Code:
+    """A mask as a variable."""
+    if allowed.text.isidentifier():
+        return allowed
+    known = s.forward.locals
+    if s.node.id not in known:
+        known[s.node.id] = s.forward.variables.fresh("allowed")
+        s.forward.line(f"{known[s.node.id]} = {allowed.text}")
+    return Code(known[s.node.id])
 
 
 def _joined(parts: list[Code], sign: str) -> Code:
@@ -89,6 +103,7 @@ def _by_hand(s: Site) -> Code:
         parts.append(f"bias={s.arg(3)}")
     allowed = _allowed(s)
     if allowed is not None:
+        allowed = _named(s, allowed) if len(allowed.text) > LONG_MASK else allowed
         parts.append(f"allowed={allowed.text}")
     if s.has(5):
         parts.append(f"sinks={s.arg(5)}")

@@ -18,6 +18,7 @@ class Class:
     """A written class: its lines below the docstring, and the names that its constructor takes."""
 
     name: str
+    path: str  # where it was first found
     head: list[str]
     lines: list[str]
     settled: Settled
@@ -50,25 +51,25 @@ class Classes:
                 return known
             if known is None and self.program.names.claim(name):
                 break
-        made = Class(name, head, lines, settled)
+        made = Class(name, path, head, lines, settled)
         self.written.append(made)
         return made
 
     def _names(self, path: str, base: str) -> Iterator[str]:
         """What a class may be called: after its block, then after its place, then by a number."""
         yield base
-        parts = [class_name(part) for part in path.split(".") if part.isidentifier()]
-        if parts and base.endswith(parts[-1]):
-            parts.pop()
-        for count in range(1, len(parts) + 1 if path.rpartition(".")[2].isidentifier() else 0):
-            yield "".join(parts[-count:]) + base
+        first = next((each for each in self.written if each.name == base), None)
+        parts, others = _words(path, base), _words(first.path if first is not None else "", base)
+        for count in range(1, len(parts) + 1):
+            if parts[-count:] != others[-count:]:
+                yield "".join(parts[-count:]) + base
         number = 2
         while True:
             yield f"{base}{number}"
             number += 1
 
     def _lines(self, path: str, sheet: Sheet, unit: Unit, settled: Settled, statements: list[str]) -> list[str]:
-        settings, order = self.program.settings, list(unit.frame.names)
+        settings, order = self.program.settings, list(unit.names)
         parameters = [settings.parameter(unit, name, settled) for name in settings.ordered(unit, settled)]
         stored = [
             f"self.{self.program.attribute(path, name)} = {self.program.words(name)}"
@@ -84,6 +85,14 @@ class Classes:
                 start = next(at for at, line in enumerate(method.lines) if line.endswith(":")) + 1
                 lines += ["", *method.lines[:start], *method.head, *method.lines[start:]]
         return lines
+
+
+def _words(path: str, base: str) -> list[str]:
+    """What a path says of a class that its block does not; nothing, of the turns of a loop."""
+    if not path.rpartition(".")[2].isidentifier():
+        return []
+    words = [class_name(part) for part in path.split(".") if part.isidentifier()]
+    return words[:-1] if base.endswith(words[-1]) else words
 
 
 def _laid_out(text: str) -> list[str]:

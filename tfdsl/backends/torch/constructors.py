@@ -9,7 +9,7 @@ from tfdsl.backends.torch import initial, places
 from tfdsl.backends.torch.initial import Beginning
 from tfdsl.backends.torch.layer_calls import LAYER_CALLS, Maker, declared_layer
 from tfdsl.backends.torch.layers import Layer
-from tfdsl.backends.torch.module_lists import list_of_turns, rows
+from tfdsl.backends.torch.module_lists import list_of_turns, rows_of
 from tfdsl.backends.torch.names import class_name, is_attribute
 from tfdsl.backends.torch.reserved import MODULE_NAMES
 from tfdsl.ir.graph import Node
@@ -53,7 +53,7 @@ class Constructor(Maker):
 
     def variable(self, *wanted: str) -> str:
         """A name for what a `for` runs over, which is no name of the block."""
-        taken = {*self._running, *(self.program.words(name) for name in self.unit.frame.names)}
+        taken = {*self._running, *(self.program.words(name) for name in self.unit.names)}
         numbered = (f"{wanted[0]}_{number}" for number in range(1, len(taken) + 2))
         return next(name for name in (*wanted, *numbered) if name not in taken)
 
@@ -91,7 +91,7 @@ class Constructor(Maker):
         """A list of what stands at the numbers below a path; what fills it is said once if it is the same for all."""
         elements, inside = self.places.elements(path), _member(target, name)
         plain = {each: self._element(each) for each in elements}
-        contents = Contents([self._module(target, name, path, f"nn.ModuleList({rows([*plain.values()])})")])
+        contents = Contents([self._module(target, name, path, f"nn.ModuleList({rows_of([*plain.values()])})")])
         if any(made != "nn.Module()" for made in plain.values()):
             for number, each in enumerate(elements):
                 if plain[each] == "nn.Module()":

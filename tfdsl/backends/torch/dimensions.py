@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from tfdsl.backends.torch.arithmetic import number_code
@@ -13,20 +13,20 @@ from tfdsl.ir.dims import Atom, Dim, Factor, Monomial, Size, product
 NameText = Callable[[str], str]
 
 
-def size_code(size: Size, name_text: NameText) -> Code:
-    """A size as an expression over its names; `name_text` gives the text of each."""
+def size_code(size: Size, name_text: NameText, order: Sequence[str] = ()) -> Code:
+    """A size as an expression over its names; `name_text` gives the text of each, `order` tells which comes first."""
     if isinstance(size, int):
         return number_code(size)
     fractions = [(monomial, coefficient) for monomial, coefficient in size.terms if _is_fraction(monomial, coefficient)]
     if len(fractions) > 1:  # only their sum may be whole: they are added before they are divided
         below = _common_divisor(fractions)
-        return infix(size_code(size * below, name_text), "//", size_code(below, name_text), PRODUCT)
+        return infix(size_code(size * below, name_text, order), "//", size_code(below, name_text, order), PRODUCT)
     (monomial, coefficient), *others = size.terms
-    code = _term(monomial, abs(coefficient), name_text)
+    code = _term(monomial, abs(coefficient), name_text, order)
     if coefficient < 0:
         code = Code(f"-{code.at(UNARY)}", UNARY)
     for monomial, coefficient in others:
-        code = infix(code, "-" if coefficient < 0 else "+", _term(monomial, abs(coefficient), name_text), SUM)
+        code = infix(code, "-" if coefficient < 0 else "+", _term(monomial, abs(coefficient), name_text, order), SUM)
     return code
 
 
@@ -45,7 +45,8 @@ def _common_divisor(terms: list[tuple[Monomial, Fraction]]) -> Size:
     return product([number, *factors])
 
 
-def _term(monomial: Monomial, coefficient: Fraction, name_text: NameText) -> Code:
+def _term(monomial: Monomial, coefficient: Fraction, name_text: NameText, order: Sequence[str]) -> Code:
+    monomial = tuple(sorted(monomial, key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order)))
     above = [code for factor, power in monomial if power > 0 for code in [_factor(factor, name_text)] * power]
     below = [code for factor, power in monomial if power < 0 for code in [_factor(factor, name_text)] * -power]
     if coefficient.numerator != 1 or not above:

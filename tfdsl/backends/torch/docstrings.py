@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from tfdsl.backends.torch.dimensions import size_code
 from tfdsl.backends.torch.layout import WIDEST
 from tfdsl.backends.torch.provenance import Provenance, plain_name
+from tfdsl.backends.torch.settings import unique_name
 from tfdsl.backends.torch.structure import Unit
-from tfdsl.ir.dims import Size
+from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Value
 from tfdsl.language import syntax
 
@@ -36,7 +37,11 @@ def _declared(unit: Unit) -> dict[Value, str]:
     if declaration is None or unit.is_turn:
         return {}
     shapes = {each.name.text: _written(each.type) for each in declaration.inputs}
-    return {value: shapes[name] for name, value in unit.frame.arguments.items() if name in shapes}
+    found: dict[Value, str] = {}
+    for name, value in unit.frame.arguments.items():
+        if name in shapes:
+            found.setdefault(value, shapes[name])
+    return found
 
 
 def _written(declared: syntax.TensorType) -> str:
@@ -59,9 +64,11 @@ def _shape(unit: Unit, value: Value, provenance: Provenance) -> str:
     """The shape of a value, in names where they are known."""
     type_ = unit.graph.type(value)
     sizes = provenance.of(unit).dims(value)
-    shown = [_name(size, known) for size, known in zip(sizes, type_.dims, strict=True)]
+    shown = [_name(unit, size, known) for size, known in zip(sizes, type_.dims, strict=True)]
     return f"{'' if type_.dtype == 'float' else type_.dtype}[{', '.join(shown)}]"
 
 
-def _name(size: Size, known: Any) -> str:
-    return plain_name(size) or str(known)
+def _name(unit: Unit, size: Size, known: Size) -> str:
+    if isinstance(known, Dim):
+        return size_code(known, str).text
+    return plain_name(size) or unique_name(list(unit.names.items()), known) or str(known)

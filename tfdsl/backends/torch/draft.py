@@ -35,7 +35,7 @@ class Draft:
 
     def __init__(self, program: Program, unit: Unit, scope: Scope, indent: str):
         self.program, self.unit, self.scope, self.indent = program, unit, scope, indent
-        own = [program.words(name) for name, value in unit.frame.names.items() if isinstance(value, (int, float))]
+        own = [program.words(name) for name, value in unit.names.items() if isinstance(value, (int, float))]
         self.variables = Variables(program.names.use, own if scope.path is None else ())
         self.parameters: list[str] = []
         self.head: list[str] = []

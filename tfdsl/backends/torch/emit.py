@@ -10,6 +10,8 @@ from tfdsl.backends.torch.names import class_name
 from tfdsl.backends.torch.program import Program
 from tfdsl.ir.graph import Graph
 
+WIDEST_TITLE = 50
+
 
 def emit(graph: Graph) -> str:
     """Readable stand-alone PyTorch source of a graph: the model's class is the last one, and imports nothing of ours."""
@@ -37,7 +39,10 @@ def _with_head(lines: list[str], head: list[str]) -> list[str]:
 def _header(graph: Graph, program: Program, body: str) -> str:
     span = graph.frame.span if graph.frame else None
     origin = f", generated from {PurePath(span.source.name).name}" if span else ""
-    lines = [f'"""{graph.name}{origin}. It is yours: train it, change it, ship it."""', ""]
+    between = " " if len(graph.name + origin) < WIDEST_TITLE else "\n\n"
+    lines = [f'"""{graph.name}{origin}.{between}It is yours: train it, change it, ship it.', '"""', ""]
+    if between == " ":
+        lines[:2] = [f'{lines[0]}"""']
     if "math." in body:
         lines += ["import math", ""]
     lines.append("import torch")

@@ -57,7 +57,7 @@ class Forward:
         self.lines: list[str] = []
         self.sums: list[tuple[str, str]] = []  # auxiliary losses: their names, and the variables that sum them
         self.positions: dict[tuple[Value, str], str] = {}  # along queries and keys, where a mask asks for them
-        self.experts: dict[int, str] = {}  # local functions for those of each `route` that own no weights
+        self.locals: dict[int, str] = {}  # what a node has been given a variable or functions of its own for
 
     # --- the whole -----------------------------------------------------------------------------------------------------
 
@@ -69,8 +69,7 @@ class Forward:
             self.draft.parameters.append(name)
         for value, name in zip(self.unit.inputs, self.draft.parameters, strict=True):
             self.hold(name, value)
-        if self.unit.is_root:
-            self._constraints()
+        self._constraints()
         self.run()
         self._finish()
         self.lines = self.draft.head + self.lines
@@ -96,7 +95,7 @@ class Forward:
             self.variables.expect(value)
 
     def _constraints(self) -> None:
-        for constraint in self.graph.constraints:
+        for constraint in self.program.constraints.get(id(self.unit), ()):
             condition = self.numbers.violated(constraint)
             why = constraint.why or f"{constraint.left} {constraint.operator} {constraint.right} does not hold"
             self.line(f"if {condition.text}:")

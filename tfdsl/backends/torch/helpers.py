@@ -6,7 +6,7 @@ HELPERS: dict[str, str] = {
     "checkpoint": "",  # an import
     "rotate": '''
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the feature pairs (i, i + half) of x by angles given as cosines and sines [..., seq, half]."""
+    """Turn the pairs (i, i + half) of features by angles: their cosines and sines [..., seq, half]."""
     half = cos.shape[-1]
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -14,7 +14,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 ''',
     "rotate_neighbours": '''
 def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the feature pairs (2i, 2i + 1) of x by angles given as cosines and sines [..., seq, half]."""
+    """Turn the pairs (2i, 2i + 1) of features by angles: their cosines and sines [..., seq, half]."""
     turned = 2 * cos.shape[-1]
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     even, odd, rest = x[..., 0:turned:2], x[..., 1:turned:2], x[..., turned:]
@@ -46,7 +46,10 @@ def attention(
     sinks: Tensor | None = None,
     drop: float = 0.0,
 ) -> Tensor:
-    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023), which no fused kernel takes."""
+    """Attention with capped scores (Gemma 2) or a sink per head (Xiao et al., 2023).
+
+    No fused kernel takes these.
+    """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:
@@ -66,21 +69,25 @@ def attention(
 ''',
     "random_blocks": '''
 def random_blocks(queries: Tensor, keys: Tensor, count: int, size: int, seed: int) -> Tensor:
-    """Which keys lie in the blocks that a hash gives each block of queries (in the manner of Zaheer et al., 2020)."""
+    """Which keys lie in the blocks that a hash gives each block of queries (cf. Zaheer et al., 2020)."""
     blocks = -(-keys.shape[-1] // size)
     block = queries // size % 46_337
     seen = (queries < 0) & (keys < 0)
     for place in range(count):
         mixed = (block * 31_607 + (seed * 40_503 + place * 12_289 + 1) % 46_337) % 46_337
-        mixed = (mixed * mixed % 46_337 * 17_389 + (seed * 9973 + place * 28_657 + 2) % 46_337) % 46_337
+        shift = (seed * 9973 + place * 28_657 + 2) % 46_337
+        mixed = (mixed * mixed % 46_337 * 17_389 + shift) % 46_337
         seen = seen | (keys // size == mixed * mixed % 46_337 % blocks)
     return seen
 ''',
     "linear_attend": '''
-def linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, chunk: int = 64) -> Tensor:
-    """The running sum of outer(k, v) read by q at each step: within a chunk by products, from chunk to chunk by its state.
+def linear_attend(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, chunk: int = 64
+) -> Tensor:
+    """The running sum of outer(k, v), read by q at each step.
 
-    q and k are [b, h, s, d], v is [b, h, s, e], decay [b, h, s] the logarithm of what is kept from step to step.
+    Within a chunk it is made of products, from chunk to chunk it is a state. q and k are
+    [b, h, s, d], v is [b, h, s, e], decay [b, h, s] the logarithm of what a step keeps.
     """
     heads = max(q.shape[1], k.shape[1], v.shape[1])
     q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
@@ -95,15 +102,18 @@ def linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, 
             state = state + k_.transpose(-1, -2) @ v_
             continue
         steps = decay[:, :, start : start + chunk]
-        between = steps[..., None].expand(*steps.shape, steps.shape[-1]).tril(-1).cumsum(dim=-2).exp().to(q.dtype)
+        between = steps[..., None].expand(*steps.shape, steps.shape[-1]).tril(-1)
+        between = between.cumsum(dim=-2).exp().to(q.dtype)
         before = steps.cumsum(dim=-1).exp().to(q.dtype)[..., None]
         parts.append((scores * between) @ v_ + (q_ * before) @ state)
         state = state * before[:, :, -1:] + (k_ * between[:, :, -1, :, None]).transpose(-1, -2) @ v_
     return torch.cat(parts, dim=2)
 ''',
     "route": '''
-def route(x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList | list, *rest: Tensor) -> Tensor:
-    """For each row of x, the sum over its chosen experts [rows, k] of weight times what the expert makes of the row."""
+def route(
+    x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList | list, *rest: Tensor
+) -> Tensor:
+    """For each row of x, the sum over its chosen experts [rows, k] of weight times expert(row)."""
     total = None
     for number, expert in enumerate(experts):
         rows, slots = torch.where(chosen == number)

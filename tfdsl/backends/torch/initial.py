@@ -33,6 +33,7 @@ class Beginning:
 def statement_of(initializer: Initializer, dims: Sequence[int], spelled: str | None) -> str:
     """The statement for an initialiser, with `{target}` for the parameter; `spelled` is its number as the spec has it."""
     kind = initializer.kind
+    spelled = spelled if spelled is not None and any(each.isalpha() and each != "e" for each in spelled) else None
     value = initializer.arguments[0] if initializer.arguments else 1.0
     if kind in _IN_TORCH:
         spread = spelled or number(value)

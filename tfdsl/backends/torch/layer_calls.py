@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tfdsl.backends.torch.arithmetic import number, spelled_as
 from tfdsl.backends.torch.code import call
 from tfdsl.backends.torch.layers import Layer
-from tfdsl.backends.torch.provenance import frame_of
 from tfdsl.backends.torch.settings import sees, unique_name
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.elaborate.patterns import compile_pattern
@@ -34,7 +33,7 @@ class Maker:
 
     def spelled(self, tree: syntax.Expression | None, value: Any) -> str | None:
         """An expression in the names of the block, if it gives a value."""
-        code = spelled_as(tree, value, self.unit.frame.names, self.name)
+        code = spelled_as(tree, value, self.unit.names, self.name)
         return code.text if code is not None else None
 
     def setting(self, layer: Layer, name: str) -> str:
@@ -54,8 +53,8 @@ class Maker:
         """The shape of a weight."""
         trees: dict[int, syntax.Expression] = {}
         for unit, _ in self._readers(weight):
-            written = weight.spelled.get("shape")
-            if isinstance(written, syntax.ListOf) and frame_of(unit, weight) is unit.frame:
+            written = unit.expression(weight, "shape")
+            if isinstance(written, syntax.ListOf):
                 trees = dict(enumerate(written.items))
         dims = list(enumerate(weight.type.dims))
         return [self.spelled(trees.get(axis), size) or self._size(weight, axis) for axis, size in dims]
@@ -98,8 +97,8 @@ class Maker:
         if layer.node is None:
             return self._declared(layer, name)
         for unit, reader in self._readers(layer.weights["weight"]):
-            if reader is layer.node and frame_of(unit, reader) is unit.frame:
-                return reader.spelled.get(name)
+            if reader is layer.node:
+                return unit.expression(reader, name)
         return None
 
     def _declared(self, layer: Layer, name: str) -> syntax.Expression | None:
@@ -120,7 +119,7 @@ class Maker:
         code = self.program.settings.size(size, value, self.unit, self.name)
         if code is not None:
             return code.text
-        name = unique_name(list(self.unit.frame.names.items()), value)
+        name = unique_name(list(self.unit.names.items()), value)
         return self.name(name) if name is not None else number(value)
 
 

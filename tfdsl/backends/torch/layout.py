@@ -13,9 +13,12 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 def statement(text: str, indent: str) -> list[str]:
     """A statement as lines: on one if it fits, else with what stands in its longest brackets below it, indented."""
-    brackets = max(_brackets(text), key=lambda pair: pair[1] - pair[0], default=(0, 0))
-    opening, closing = brackets
-    if len(indent) + len(text) <= WIDEST or closing - opening < _SHORTEST:
+    if len(indent) + len(text) <= WIDEST:
+        return [indent + text]
+    if text.startswith("return ") and len(results := split(text.removeprefix("return "))) > 1:
+        text = f"return ({', '.join(results)})"
+    opening, closing = max(_brackets(text), key=lambda pair: pair[1] - pair[0], default=(0, 0))
+    if closing - opening < _SHORTEST:
         return [indent + text]
     head, inside, tail = text[: opening + 1], text[opening + 1 : closing], text[closing:]
     parts = split(inside)
@@ -23,10 +26,10 @@ def statement(text: str, indent: str) -> list[str]:
     if len(below + inside) <= WIDEST:
         return [indent + head, below + inside, indent + tail]
     lines, comma = [indent + head], "," if len(parts) > 1 or inside.endswith(",") else ""
-    loop = next((at for at, _, depth in _plain(inside) if depth == 0 and inside.startswith(" for ", at)), None)
-    if loop is not None:
-        parts = [inside[:loop], inside[loop + 1 :]]
-    elif not comma and _is_call(text, opening):
+    clauses = _clauses(inside)
+    if len(clauses) > 1:
+        parts = clauses
+    elif not comma and _is_call(text, opening) and inside[0] not in _OPEN:
         comma = ","
     for part in parts:
         lines += statement(f"{part}{comma}", below)
@@ -38,6 +41,9 @@ def signature(name: str, parameters: list[str], result: str, indent: str = "") -
     line = f"{indent}def {name}({', '.join(parameters)}) -> {result}:"
     if len(line) <= WIDEST:
         return [line]
+    together = f"{indent}    {', '.join(parameters)}"
+    if len(together) <= WIDEST:
+        return [f"{indent}def {name}(", together, f"{indent}) -> {result}:"]
     return [f"{indent}def {name}(", *(f"{indent}    {each}," for each in parameters), f"{indent}) -> {result}:"]
 
 
@@ -71,6 +77,15 @@ def _brackets(text: str) -> Iterator[tuple[int, int]]:
             opening = position
         elif depth == 0 and character in _CLOSE:
             yield opening, position
+
+
+def _clauses(text: str) -> list[str]:
+    """The clauses of a generator: what it makes, the conditions in that, what it runs over; else the text."""
+    bare = [(at, depth) for at, character, depth in _plain(text) if character == " "]
+    cuts = [at for at, depth in bare if depth == 0 and text.startswith((" for ", " if ", " else "), at)]
+    if not any(text.startswith(" for ", at) for at in cuts):
+        return [text]
+    return [text[start:stop].strip() for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def _is_call(text: str, opening: int) -> bool:

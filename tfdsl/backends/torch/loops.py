@@ -74,7 +74,7 @@ def _enter(forward: Forward, node: Node, count: int) -> list[str]:
         code = forward.whole(value)
         if forward.program.is_derived(forward.graph, value):
             code = f"{code}.to({forward.draft.float_type()})"
-        if code == sanitised(wanted) and forward.variables.uses(value) == 0 and code not in names:
+        if code == sanitised(wanted) and code not in names and forward.variables.is_free(code):
             name = code
         else:
             name = forward.variables.fresh(wanted)
@@ -167,10 +167,10 @@ def routed(s: Site) -> Code:
             experts = f"[expert.{method.name} for expert in {experts}]"
         captured += forward.draft.arguments(method.extras)
     else:
-        if node.id not in forward.experts:
+        if node.id not in forward.locals:
             functions = [_expert(forward, unit, captured) for unit in bodies]
-            forward.experts[node.id] = ", ".join(functions[kind] for kind in node.attributes["turns"])
-        experts = f"[{forward.experts[node.id]}]"
+            forward.locals[node.id] = ", ".join(functions[kind] for kind in node.attributes["turns"])
+        experts = f"[{forward.locals[node.id]}]"
     return call("route", s.arg(0), s.arg(1), s.arg(2), experts, *captured)
 
 

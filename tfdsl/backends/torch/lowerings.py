@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tfdsl.backends.torch.attention import ATTENTION
 from tfdsl.backends.torch.code import COMPARE, JOIN, POWER, PRODUCT, SUM, UNARY, Code, call, infix
 from tfdsl.backends.torch.loops import routed
@@ -9,6 +11,8 @@ from tfdsl.backends.torch.reshaping import RESHAPING, padded_by_hand
 from tfdsl.backends.torch.site import Lowering, Site
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.rearrange import letters
+
+_CLAMPED = re.compile(r"\.clamp\(min=(-?[\w.]+)\)\Z")
 
 
 def _call(function: str) -> Lowering:
@@ -106,10 +110,21 @@ def _extreme(name: str, bound: str) -> Lowering:
     def lower(s: Site) -> Code:
         for place in (0, 1):
             if s.forward.is_number(s.node, place) and not s.forward.is_number(s.node, 1 - place):
-                return Code(f"{s.atom(1 - place)}.clamp({bound}={s.arg(place)})")
+                x = s.atom(1 - place)
+                if bound == "max" and (lower_bound := _CLAMPED.search(x)):
+                    return Code(f"{x[: lower_bound.start()]}.clamp({lower_bound[1]}, {s.arg(place)})")
+                return Code(f"{x}.clamp({bound}={s.arg(place)})")
         return call(f"torch.{name}", s.arg(0), s.arg(1))
 
     return lower
+
+
+def _where(s: Site) -> Code:
+    """A choice; of two plain numbers, one must show that they are floats."""
+    sides = [s.arg(1), s.arg(2)]
+    if s.type(1).dtype == "float" and all(s.forward.is_number(s.node, place) for place in (1, 2)):
+        sides = [text if "." in text else f"float({text})" for text in sides]
+    return call("torch.where", s.arg(0), *sides)
 
 
 def _top_k(s: Site) -> Code:
@@ -188,7 +203,7 @@ LOWERINGS: dict[str, Lowering] = {
     "both": _infix("&", JOIN),
     "either": _infix("|", JOIN),
     "negate": lambda s: Code(f"~{s.atom()}", UNARY),
-    "where": _call("torch.where"),
+    "where": _where,
     "cast": _cast,
     "dropout": _dropout,
     "drop_path": _drop_path,

@@ -8,7 +8,7 @@ from tfdsl.backends.torch.arithmetic import number, number_code, spelled_as
 from tfdsl.backends.torch.code import COMPARE, Code, infix
 from tfdsl.backends.torch.dimensions import size_code
 from tfdsl.backends.torch.draft import Draft
-from tfdsl.backends.torch.provenance import frame_of, size_of
+from tfdsl.backends.torch.provenance import size_of
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Constraint, Node
@@ -27,50 +27,49 @@ class Measures:
         """An attribute: as the spec wrote it, if that still gives its value; else the number."""
         if isinstance(value, tuple):
             return Code(f"({', '.join(number(each) for each in value)})")
-        return self._spelled(node, node.spelled.get(name), value) or number_code(value)
+        return self._spelled(self.unit.expression(node, name), value) or number_code(value)
 
     def is_variable(self, node: Node, name: str, value: Any) -> bool:
         """Whether an attribute is more than a number: it follows a parameter."""
-        code = self._spelled(node, node.spelled.get(name), value, record=False)
+        code = self._spelled(self.unit.expression(node, name), value, record=False)
         return code is not None and any(each.isalpha() for each in code.text)
 
     def size(self, size: Size, node: Node, spelled: str = "") -> Code:
         """A size, which is the attribute `spelled` of a node or one of its numbers; one of run time comes from a shape."""
         if isinstance(size, int):
-            tree = node.spelled.get(spelled)
+            tree = self.unit.expression(node, spelled)
             for each in tree.items if isinstance(tree, syntax.ListOf) else (tree,):
-                code = self._spelled(node, each, size)
+                code = self._spelled(each, size)
                 if code is not None:
                     return code
         return size_code(size, self.draft.symbol)
 
-    def _spelled(self, node: Node, tree: syntax.Expression | None, value: Any, record: bool = True) -> Code | None:
-        if tree is None or frame_of(self.unit, node) is not self.unit.frame:
-            return None
-        return spelled_as(tree, value, self.draft.scope.unit.frame.names, self.draft.name if record else str)
+    def _spelled(self, tree: syntax.Expression | None, value: Any, record: bool = True) -> Code | None:
+        return spelled_as(tree, value, self.draft.scope.unit.names, self.draft.name if record else str)
 
     def violated(self, constraint: Constraint) -> Code:
         """The condition under which a constraint does not hold."""
-        left, right = self._side(constraint, constraint.left), self._side(constraint, constraint.right)
+        sizes, trees = (constraint.left, constraint.right), sides(self.unit, constraint)
+        left, right = (self._side(size, tree) for size, tree in zip(sizes, trees, strict=True))
         return infix(left, _OPPOSITE[constraint.operator], right, COMPARE)
 
-    def _side(self, constraint: Constraint, size: Size) -> Code:
+    def _side(self, size: Size, tree: syntax.Expression | None) -> Code:
         if isinstance(size, Dim):
-            return size_code(size, self.draft.symbol)
-        for tree in _sides(self.unit, constraint):
-            found = size_of(tree, self.draft.program.provenance.of(self.unit).names)
-            code = spelled_as(tree, size, self.unit.frame.names, self.draft.name) if found is not None else None
-            if code is not None:
-                return code
-        return number_code(size)
+            over = size_of(tree, self.draft.program.provenance.of(self.unit).names)
+            return size_code(size if over is None else over, self._name)
+        return self._spelled(tree, size) or number_code(size)
+
+    def _name(self, name: str) -> str:
+        """A name of the block, or a size that run time knows."""
+        return self.draft.name(name[1:]) if name.startswith(".") else self.draft.symbol(name)
 
 
-def _sides(unit: Unit, constraint: Constraint) -> list[syntax.Expression]:
-    """Both sides of the comparison that a constraint was written as, if that is in the unit's own block."""
-    declaration = unit.frame.declaration
-    for statement in declaration.body if declaration else ():
-        if not isinstance(statement, syntax.Require) or statement.span != constraint.span:
-            continue
-        if isinstance(statement.condition, syntax.Binary):
-            return [statement.condition.left, statement.condition.right]
-    return []
+def sides(unit: Unit, constraint: Constraint) -> tuple[syntax.Expression | None, syntax.Expression | None]:
+    """Both sides of a constraint as the unit's own block writes them; None for each where it is another's."""
+    declaration = unit.frame.declaration if not unit.is_turn else None
+    for each in declaration.body if declaration else ():
+        if isinstance(each, syntax.Require) and each.span == constraint.span:
+            tree = each.condition
+            if isinstance(tree, syntax.Binary) and tree.operator == constraint.operator:
+                return tree.left, tree.right
+    return None, None

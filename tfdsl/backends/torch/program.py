@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from tfdsl.backends.torch.docstrings import docstring
 from tfdsl.backends.torch.draft import HINTS, Draft, Extra, Scope
 from tfdsl.backends.torch.forward import Forward
+from tfdsl.backends.torch.handed_in import hand_in
 from tfdsl.backends.torch.layout import signature
+from tfdsl.backends.torch.measures import sides
 from tfdsl.backends.torch.names import ModuleNames, Words, class_name, sanitised
 from tfdsl.backends.torch.places import Places, is_below
 from tfdsl.backends.torch.precision import derived_values
-from tfdsl.backends.torch.provenance import Provenance
+from tfdsl.backends.torch.provenance import Provenance, size_of
 from tfdsl.backends.torch.reserved import MODULE_NAMES
 from tfdsl.backends.torch.settings import Settings, Settled
 from tfdsl.backends.torch.structure import Unit, build, penalty_names
 from tfdsl.backends.torch.turns import separate_turns
-from tfdsl.ir.graph import Frame, Graph, Node, Value
+from tfdsl.ir.dims import names_of, symbol
+from tfdsl.ir.graph import Constraint, Frame, Graph, Node, Value
 
 
 @dataclass(eq=False)
@@ -73,7 +76,9 @@ class Program:
         self._methods: dict[int, Method] = {}
         self._functions: dict[int, Function] = {}
         self._gather(self.root)
-        inside = [self.words(name) for unit in self._units for name in unit.frame.names]
+        hand_in(self._units)
+        self.constraints = self._place_constraints()
+        inside = [self.words(name) for unit in self._units for name in unit.names]
         self.names = ModuleNames([*map(sanitised, self._blocks), *map(class_name, self._blocks)], inside)
 
     # --- looking around ------------------------------------------------------------------------------------------------
@@ -106,6 +111,23 @@ class Program:
             self._regions[id(body.graph)] = body
             body.penalties = penalty_names(node.bodies)
         return bodies
+
+    def _place_constraints(self) -> dict[int, list[Constraint]]:
+        """The constraints by unit: with the block that states them, where that tells its sizes, else with the model."""
+        found: dict[int, list[Constraint]] = {}
+        for constraint in self.graph.constraints:
+            units = [unit for unit in self._units if self._states(unit, constraint)]
+            for unit in units or [self.root]:
+                found.setdefault(id(unit), []).append(constraint)
+        return found
+
+    def _states(self, unit: Unit, constraint: Constraint) -> bool:
+        origins = self.provenance.of(unit)
+        over = [size_of(tree, origins.names) for tree in sides(unit, constraint)]
+        known = [None if size is None else origins.known(size) for size in over]
+        axes = {dim for value in unit.inputs for dim in unit.graph.type(value).dims}
+        needed = names_of((constraint.left, constraint.right))
+        return known == [constraint.left, constraint.right] and all(symbol(name) in axes for name in needed)
 
     def region_unit(self, graph: Graph) -> Unit:
         """The unit of a loop's body."""

@@ -14,7 +14,7 @@ from typing import Any
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir import dims
 from tfdsl.ir.dims import Dim, DimError, Size, symbol
-from tfdsl.ir.graph import Frame, Node, Type, Value, fed
+from tfdsl.ir.graph import Node, Type, Value, fed
 from tfdsl.ir.op import ShapeError
 from tfdsl.ir.ops import OPS, infer
 from tfdsl.language import syntax
@@ -43,7 +43,7 @@ class Origins:
 
     def known(self, size: Size) -> Size | None:
         """What a size comes to with the values that the names have; None where that is no size."""
-        numbers = self.unit.frame.names
+        numbers = self.unit.names
         try:
             return dims.substitute(size, {f".{name}": value for name, value in numbers.items() if is_plain(value)})
         except DimError:
@@ -95,7 +95,7 @@ class Provenance:
     def of(self, unit: Unit) -> Origins:
         """The sizes of a unit's values in its names."""
         if id(unit) not in self._found:
-            origins = self._found[id(unit)] = Origins(unit, _symbols(unit.frame.names))
+            origins = self._found[id(unit)] = Origins(unit, _symbols(unit.names))
             self._enter(origins)
             for item in unit.items:
                 if isinstance(item, Unit):
@@ -179,10 +179,10 @@ def _bind(unit: Unit, outer: Origins) -> dict[str, Size]:
     found: dict[str, Size] = {}
     if not unit.is_turn:
         _bind_inputs(unit, outer, found)
-    for name, value in frame.names.items():
+    for name, value in unit.names.items():
         if not is_plain(value) or name in found:
             continue
-        candidates = [size_of(frame.spelled.get(name), outer.names), size_of(frame.defaults.get(name), found)]
+        candidates = [size_of(unit.spelled.get(name), outer.names), size_of(frame.defaults.get(name), found)]
         if unit.is_turn:
             candidates = [outer.names.get(name)]
         found[name] = next((each for each in candidates if each is not None and outer.known(each) == value), value)
@@ -228,22 +228,15 @@ def _run(origins: Origins, node: Node) -> None:
             _enter_shape(origins, graph.node(value))
 
 
-def frame_of(unit: Unit, node: Node) -> Frame | None:
-    """The names that a node's expressions are written in."""
-    return node.scope[-1] if node.scope else unit.graph.frame
-
-
 def _attributes(origins: Origins, node: Node) -> dict[str, Any]:
     """The attributes of a node, with sizes in names where they were written so."""
-    attributes = dict(node.attributes)
-    if frame_of(origins.unit, node) is not origins.unit.frame:
-        return attributes
-    for key, value in node.attributes.items():
-        if key in node.spelled:
-            attributes[key] = _said(origins, node.spelled[key], value)
+    attributes, written = dict(node.attributes), origins.unit.written.get(node.id, {})
+    for key in written:
+        if key in attributes:
+            attributes[key] = _said(origins, written[key], attributes[key])
     if node.op == "rearrange":
         given = dict(node.attributes.get("sizes") or ())
-        attributes["sizes"] = tuple((n, _said(origins, node.spelled.get(n), size)) for n, size in given.items())
+        attributes["sizes"] = tuple((n, _said(origins, written.get(n), size)) for n, size in given.items())
     return attributes
 
 
@@ -279,8 +272,9 @@ def _enter_weight(origins: Origins, weight: Node, sizes: Sequence[Any]) -> None:
 
 def _enter_shape(origins: Origins, weight: Node) -> None:
     """The shape of a weight that was written out."""
-    if "shape" in weight.spelled and frame_of(origins.unit, weight) is origins.unit.frame:
-        _enter_weight(origins, weight, _said(origins, weight.spelled["shape"], weight.type.dims))
+    written = origins.unit.expression(weight, "shape")
+    if written is not None:
+        _enter_weight(origins, weight, _said(origins, written, weight.type.dims))
 
 
 def _results(origins: Origins, node: Node, attributes: dict[str, Any]) -> list[Sizes]:

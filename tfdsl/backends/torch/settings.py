@@ -44,7 +44,7 @@ class Settings:
     def fix(self, unit: Unit, tree: syntax.Expression | None) -> None:
         """Keep the names of an expression as they are, in the units around too: what is emitted is laid out for them."""
         for each in tree.walk() if tree is not None else ():
-            if isinstance(each, syntax.Path) and each.text in unit.frame.names:
+            if isinstance(each, syntax.Path) and each.text in unit.names:
                 self._fix(unit, each.text)
 
     def _fix(self, unit: Unit, name: str) -> None:
@@ -56,7 +56,7 @@ class Settings:
             if unit.is_turn:
                 self._fix(unit.outer, name)
             else:
-                self.fix(unit.outer, unit.frame.spelled.get(name))
+                self.fix(unit.outer, unit.spelled.get(name))
 
     # --- what is taken ---------------------------------------------------------------------------------------------
 
@@ -73,12 +73,12 @@ class Settings:
         def derive(name: str) -> bool:
             frame, own = unit.frame, self.words(name)
             if (frame.block, name) in self._fixed and not self._follows(unit, name):
-                statements[name] = f"{own} = {number(frame.names[name])}"
+                statements[name] = f"{own} = {number(unit.names[name])}"
                 return True
             if not self._follows(unit, name) and not self._is_late(unit, name):
                 return False
             late = self._is_late(unit, name)
-            code = spelled_as(frame.defaults[name], frame.names[name], frame.names, need)
+            code = spelled_as(frame.defaults[name], unit.names[name], unit.names, need)
             if code is None:
                 return False
             statements[name] = (
@@ -91,7 +91,7 @@ class Settings:
 
         for name in wanted:
             need(name)
-        order = list(unit.frame.names)
+        order = list(unit.names)
         settled.given.sort(key=order.index)
         settled.statements = list(statements.values())
         return settled
@@ -119,14 +119,14 @@ class Settings:
     def parameter(self, unit: Unit, name: str, settled: Settled) -> str:
         """`heads: int = 12`."""
         default = self._default(unit, name, settled)
-        kind = _kind(unit.frame.names[name], unit.frame.declared.get(name))
+        kind = _kind(unit.names[name], unit.frame.declared.get(name))
         if name in settled.late:
             kind += " | None"
         return f"{self.words(name)}: {kind}" + (f" = {default}" if default is not None else "")
 
     def _default(self, unit: Unit, name: str, settled: Settled) -> str | None:
         if unit.is_root:
-            value = unit.frame.names[name]
+            value = unit.names[name]
             return "None" if name in settled.late else self._written(unit.frame.defaults.get(name), value)
         tree = unit.frame.declared.get(name)
         if unit.is_turn or not isinstance(tree, PLAIN):
@@ -152,14 +152,14 @@ class Settings:
             if text is None:
                 by_position = False
                 continue
-            by_position = by_position and text.rpartition(".")[2] == self.words(name)
+            by_position = by_position and text.rpartition(".")[2].rstrip("_") == self.words(name).rstrip("_")
             found.append(text if by_position else f"{self.words(name)}={text}")
         return found
 
     def _value(self, unit: Unit, name: str, caller: Unit, name_text: NameText) -> str | None:
         """What a caller passes for one name; None where the default is that."""
-        frame, value = unit.frame, unit.frame.names[name]
-        given, names = frame.spelled.get(name), caller.frame.names
+        frame, value = unit.frame, unit.names[name]
+        given, names = unit.spelled.get(name), caller.names
         plain = given is None or isinstance(given, PLAIN)
         if plain and not unit.is_turn and spelled_as(_plain(frame.declared.get(name)), value, {}) is not None:
             return None
@@ -176,7 +176,7 @@ class Settings:
             return None
         if self.provenance.of(unit).known(size) != value:
             return None
-        return size_code(size, lambda name: name_text(name[1:]))
+        return size_code(size, lambda name: name_text(name[1:]), [f".{name}" for name in unit.names])
 
 
 def _plain(tree: syntax.Expression | None) -> syntax.Expression | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import networkx as nx
 
 from tfdsl.ir.graph import Frame, Graph, Node, Value
+from tfdsl.language.syntax import Expression
 
 LEAVES = ("weight", "constant", "input")
 REFERENCES = ("weight", "constant")
@@ -30,6 +32,13 @@ class Unit:
     inputs: list[Value] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     penalties: tuple[str, ...] = ()  # the auxiliary losses that it returns behind its results
+    names: dict[str, Any] = field(default_factory=dict)  # those of its block, and what is handed in beside them
+    spelled: dict[str, Expression] = field(default_factory=dict)  # what is written for them around the unit
+    written: dict[int, dict[str, Expression]] = field(default_factory=dict)  # for the attributes of each node
+
+    def expression(self, node: Node, name: str) -> Expression | None:
+        """What is written for an attribute of a node, in the unit's names."""
+        return self.written.get(node.id, {}).get(name)
 
     @property
     def path(self) -> str:
@@ -93,7 +102,7 @@ def _has_effect(graph: Graph) -> bool:
 
 
 def _unit(graph: Graph, frame: Frame, nodes: list[Node], depth: int, outer: Unit | None, live: set[int]) -> Unit:
-    unit = Unit(graph, frame, depth, outer)
+    unit = Unit(graph, frame, depth, outer, names=dict(frame.names))
     unit.items = _order(unit, nodes, live)
     unit.penalties = penalty_names(body for node in nodes for body in node.bodies)
     if depth:

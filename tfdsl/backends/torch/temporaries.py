@@ -34,6 +34,7 @@ _NOUNS = {
     "dequantize": "weight",
 }
 _CONDITIONS = ("eq", "ne", "lt", "le", "gt", "ge", "both", "either", "negate")
+_SHAPING = ("rearrange", "swap", "expand", "slice", "select", "dropout", "drop_path", "cast", "neg", "roll")
 _LAST_RESORTS = ("x", "y", "z")
 
 
@@ -42,6 +43,7 @@ class Temporaries:
 
     def __init__(self, unit: Unit):
         self.unit = unit
+        self._losses = {value: name for name, value in unit.graph.penalties}
         self._readers: dict[Value, list[Node | Unit]] = {}
         self._made_by: dict[Value, Node | Unit] = {}
         for item in unit.items:
@@ -53,6 +55,8 @@ class Temporaries:
 
     def label(self, value: Value) -> str:
         """What the spec calls a value in this unit."""
+        if value in self._losses:
+            return self._losses[value]
         if value in self.unit.frame.labels:
             return self.unit.frame.labels[value]
         node = self._made_by.get(value)
@@ -93,16 +97,15 @@ class Temporaries:
         if isinstance(item, Unit):
             return item.path.rpartition(".")[2].partition("#")[0].strip("*")
         node = self.unit.graph.node(value)
-        while node.op not in _NOUNS and node.op not in LAYER_OPS:
-            if node.op in _CONDITIONS:
-                return "condition"
-            first = node.inputs[0] if node.inputs else None
-            if first is None or len(node.types) > 1:
-                return ""
+        while node.op in _SHAPING:
+            first = node.inputs[0]
+            assert first is not None
             if self.label(first) or first in self.unit.inputs:
                 return self.label(first)
             node = self.unit.graph.node(first)
-        return node.name if node.op in LAYER_OPS else _NOUNS[node.op]
+        if node.op in _CONDITIONS:
+            return "condition"
+        return node.name if node.op in LAYER_OPS else _NOUNS.get(node.op, "")
 
 
 def _results(item: Node | Unit) -> list[Value]:

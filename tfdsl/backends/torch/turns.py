@@ -19,6 +19,7 @@ def separate_turns(graph: Graph) -> tuple[Graph, dict[str, list[str]]]:
     """
     graph = graph.copy()
     _drop_idle(graph)
+    _fold_casts(graph)
     found: dict[str, list[str]] = {}
     while (path := _next_path(graph, found)) is not None:
         nodes = [node for node in _loops(graph) if node.attributes["path"] == path]
@@ -102,6 +103,21 @@ def _drop_idle(graph: Graph) -> None:
         elif len(used) < len(node.bodies):
             node.bodies = tuple(node.bodies[number] for number in used)
             node.attributes["turns"] = tuple(used.index(number) for number in node.attributes["turns"])
+
+
+def _fold_casts(graph: Graph) -> None:
+    """Let a number that is converted be written as what it is converted to."""
+    for region in graph.regions():
+        for node in region.nodes():
+            number = region.node(node.inputs[0]) if node.op == "cast" and node.inputs[0] is not None else None
+            if number is not None and number.op == "constant" and node.attributes["to"] != "bool":
+                value, to = number.attributes["value"], node.attributes["to"]
+                if isinstance(value, bool) or (to == "int" and isinstance(value, float)):
+                    value = int(value)
+                attributes = {"value": value, "dtype": to}
+                made = region.add("constant", (), attributes, node.types, like=number, spelled=number.spelled)
+                region.redirect(Value(node.id), Value(made.id))
+                region.remove(node)
 
 
 def _keep_weights(graph: Graph, idle: Node, body: Graph, loops: tuple[Loop, ...]) -> None:

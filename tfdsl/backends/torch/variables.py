@@ -72,8 +72,8 @@ class Variables:
 
     # --- names -----------------------------------------------------------------------------------------------------
 
-    def is_free(self, name: str) -> bool:
-        """Whether a name could be given to a value now."""
+    def is_free(self, name: str, value: Value | None = None) -> bool:
+        """Whether a name could be given to a value now: what is assigned may be computed from what the name holds."""
         if name not in self._holds:
             return True
         held = self._holds[name]
@@ -81,11 +81,11 @@ class Variables:
             return False
         readers = {each for each in self._readers.get(name, ()) if self.uses(each) > 0 and name in self._reads[each]}
         self._readers[name] = readers
-        return not readers
+        return not readers - {value}
 
     def name(self, value: Value, *wanted: str) -> str:
         """A variable for a value: the first of the names wanted that is free, or the first with a number behind it."""
-        return self.hold(self._choose(wanted, self.is_free), value)
+        return self.hold(self._choose(wanted, lambda each: self.is_free(each, value)), value)
 
     def keep(self, *wanted: str) -> str:
         """A variable that holds one thing from the function's beginning to its end."""

@@ -69,11 +69,7 @@ def apply_block(body: Body, layer: Layer, place: Place, positional: list[Given],
     body.session.spend(span)
     parameters = declared_parameters(block, body.session.faults)
     inputs, settings = _sort_out(body, block, parameters, layer.given, positional, span)
-    spelled = {
-        name: given.expression
-        for name, given in settings.items()
-        if given.expression is not None and given.body is not None and body.sees(given.body.frame)
-    }
+    spelled = body.spellings(settings)
     defaults = {name: each.default for name, each in parameters.items() if each.default is not None}
     frame = Frame(place.path, block.name.text, {}, spelled, declared=defaults, span=span, declaration=block)
     inside = Body(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from tfdsl.ir.elaborate.values import (
     POISON,
     Exhausted,
     Fault,
+    Given,
     Instance,
     Layer,
     Place,
@@ -25,7 +26,7 @@ from tfdsl.ir.elaborate.values import (
     Undecided,
     kind_of,
 )
-from tfdsl.ir.graph import Constraint, Frame, Graph, Initializer, Value
+from tfdsl.ir.graph import Constraint, Elsewhere, Frame, Graph, Initializer, Spelling, Value
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Collector, Label, Span
 from tfdsl.language.modules import Module
@@ -124,6 +125,15 @@ class Body:
     def sees(self, frame: Frame) -> bool:
         """Whether names of `frame` mean the same here."""
         return frame is self.frame or (self.outer is not None and self.outer.sees(frame))
+
+    def spellings(self, given: Mapping[str, Given]) -> dict[str, Spelling]:
+        """What was written for settings; where its names mean something else here, with the frame that they are of."""
+        found: dict[str, Spelling] = {}
+        for name, each in given.items():
+            if each.expression is not None and each.body is not None:
+                frame = each.body.frame
+                found[name] = each.expression if self.sees(frame) else Elsewhere(each.expression, frame)
+        return found
 
     def where(self, name: str) -> Span | None:
         """The place where a name got its value."""

@@ -7,10 +7,9 @@ from typing import Any
 
 from tfdsl.ir.elaborate.body import Body
 from tfdsl.ir.elaborate.values import Fault, Results, Tensor
-from tfdsl.ir.graph import Node, Value
+from tfdsl.ir.graph import Node, Spelling, Value
 from tfdsl.ir.op import ShapeError
 from tfdsl.ir.ops import OPS, infer
-from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label, Span
 
 LARGEST_AXIS = 2**48
@@ -34,7 +33,7 @@ def make_node(
     spans: Sequence[Span],
     *,
     name: str = "",
-    spelled: Mapping[str, syntax.Expression] | None = None,
+    spelled: Mapping[str, Spelling] | None = None,
     settings: Mapping[str, Span] | None = None,
 ) -> Any:
     """A node, its shapes inferred and checked; one tensor, or `Results` for several.

@@ -44,11 +44,7 @@ def apply_op(
         spans += [given["mask"].span] * len(mask.operands)
     operands = _convert(body, op, operands, spans)
     operands = _add_weights(body, op, operands, filled, place, span, spans)
-    spelled = {
-        key: each.expression
-        for key, each in given.items()
-        if each.expression is not None and each.body is not None and body.sees(each.body.frame)
-    }
+    spelled = body.spellings(given)
     settings.constrain(body, op, operands, filled, span)
     places = {key: each.span for key, each in given.items()}
     return make_node(body, op.name, operands, filled, span, spans, name=name, spelled=spelled, settings=places)
@@ -61,9 +57,7 @@ def _apply_weight(
         raise Fault("T302", "weight takes no inputs", positional[0].span, help=op.signature())
     filled = settings.read(body, op, given, [], span)
     tensor = named_weight(body, place, filled["shape"], filled.get("init") or XAVIER, span)
-    shape = given["shape"]
-    if shape.expression is not None and shape.body is not None and body.sees(shape.body.frame):
-        tensor.node.spelled["shape"] = shape.expression
+    tensor.node.spelled.update(body.spellings({"shape": given["shape"]}))
     return tensor
 
 

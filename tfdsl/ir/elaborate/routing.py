@@ -42,8 +42,6 @@ def apply_route(
     leading = x.type.dims[:-1]
     x, chosen, weight = (_flat(body, each, span) for each, span in zip((x, chosen, weight), spans, strict=True))
     region, result = _elaborate_expert(route, x.type)
-    count = given["count"]
-    spells = count.expression is not None and count.body is not None and body.sees(count.body.frame)
     node = body.region.graph.add(
         "route",
         (*(body.region.use(each) for each in (x, chosen, weight)), *(each.value for each in route.captures)),
@@ -52,7 +50,7 @@ def apply_route(
         name=place.name,
         scope=body.frames,
         span=tree.span,
-        spelled={"turns": count.expression} if spells and count.expression is not None else {},
+        spelled=body.spellings({"turns": given["count"]}),
         bodies=(region.graph,),
     )
     return _unflat(body, Tensor(Value(node.id), result, body.region), leading, tree.span)
