@@ -318,6 +318,25 @@ def _(graph: Graph) -> None:
     body.penalties.append(("size", Value(number.id)))
 
 
+@broken("a state has one node", "the state `so.far` belongs to another node")
+def _(graph: Graph) -> None:
+    (x,) = (Value(place) for place in graph.inputs[:1])
+    for name in ("one", "two"):
+        made = graph.add("running_sum", (x,), {"axis": 0, "path": "so.far"})
+        graph.outputs.append((name, Value(made.id)))
+
+
+@broken("a state has one node", "does not name the index of each of the 1 loops around it")
+def _(graph: Graph) -> None:
+    body = node(graph, "repeat").bodies[0]
+    body.add("running_sum", (body.outputs[0][1],), {"axis": 0, "path": "so.far"})
+
+
+@broken("a state has one node", "its path is 'so..far'")
+def _(graph: Graph) -> None:
+    graph.add("running_sum", (Value(graph.inputs[0]),), {"axis": 0, "path": "so..far"})
+
+
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 

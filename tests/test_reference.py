@@ -20,6 +20,7 @@ from tfdsl.ir import masks
 from tfdsl.ir.dims import divide, remainder, symbol
 from tfdsl.ir.graph import Constraint, Graph, Initializer, Type, Value
 from tfdsl.ir.ops import OPS
+from tfdsl.ir.states import STATEFUL
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -296,8 +297,8 @@ for _name, _function in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax
         ((X,), {"axis": 2, "keep": True}, lambda x, f=_function: f(x, 2, keepdim=True)),
     ]
 
-# Tested below, each in a way of its own.
-ELSEWHERE = {"input", "weight", "repeat", "route", "prune", "quantize"}
+# Tested below, each in a way of its own, and in `test_states.py`.
+ELSEWHERE = {"input", "weight", "repeat", "route", "prune", "quantize", *STATEFUL}
 
 
 @pytest.mark.parametrize(

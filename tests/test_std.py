@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
 
+OF_NO_PAPER = ("Identity",)
 STD = Path(tfdsl.__file__).parent / "std"
 FILES = sorted(STD.glob("*.tfm"))
 Arrays = dict[str, Any]
@@ -407,3 +409,5 @@ def test_blocks_are_explained_by_an_example(file: Path) -> None:
         assert len(comment) >= 2, block.name.text
         assert comment[0].startswith("#   "), block.name.text
         assert f"{block.name.text}(" in comment[0] or f" {block.name.text}" in comment[0]
+        if block.name.text not in OF_NO_PAPER:
+            assert re.search(r"\b(19|20)\d\d\b", "".join(comment)), f"{block.name.text} says where it comes from"

@@ -1,4 +1,4 @@
-"""Write the generated tables of the language reference: `python tools/reference_tables.py`.
+"""Write the generated tables of the language reference and of the zoo's index: `python tools/reference_tables.py`.
 
 A table stands between `<!-- name -->` and `<!-- /name -->`. A test fails when one is not as the code has it.
 """
@@ -6,6 +6,7 @@ A table stands between `<!-- name -->` and `<!-- /name -->`. A test fails when o
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from tfdsl.ir.elaborate.functions import INITIALIZERS, NUMBERS
 from tfdsl.ir.elaborate.nodes import LARGEST_AXIS
 from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
-from tfdsl.language.modules import MOST_EXTENDS, MOST_FILES, STD, prelude
-from tfdsl.language.parser import DEEPEST, LARGEST_FILE, read
+from tfdsl.language.modules import MOST_EXTENDS, MOST_FILES, STD
+from tfdsl.language.parser import DEEPEST, LARGEST_FILE, parse, read
 from tfdsl.passes import PASSES, signature
 from tfdsl.passes.options import spell
 from tfdsl.plan_settings import CHOICES, TRAIN
@@ -96,26 +97,32 @@ def numbers() -> str:
     )
 
 
-def blocks() -> str:
-    """The blocks of the prelude with the comments above them."""
-    tree = read(STD / "prelude.tfm").text.split("\n")
-    rows = []
-    for item in prelude().tree.items:
-        if not isinstance(item, syntax.Block):
-            continue
-        line, _ = item.span.source.place(item.span.start)
-        comment: list[str] = []
-        while line >= 2 and tree[line - 2].startswith("#"):
-            line -= 1
-            comment.insert(0, tree[line - 1].lstrip("# "))
-        text = " ".join(part for part in comment if " = " not in part or not part.split(" = ")[0].isidentifier())
-        parameters = [each for each in item.body if isinstance(each, syntax.Parameter)]
-        inputs = [each.name.text + ("?" if each.optional else "") for each in item.inputs]
-        settings = [
-            each.name.text + (f"={each.default.span.text}" if each.default is not None else "") for each in parameters
-        ]
-        rows.append((f"`{item.name.text}({', '.join(inputs + settings)})`", text))
-    return table(("block", "what it computes"), rows)
+def standard() -> str:
+    """The blocks of the standard library, file by file, with their shapes and the comments above them."""
+    parts = []
+    for file in sorted(STD.glob("*.tfm"), key=lambda file: (file.stem != "prelude", file.stem)):
+        tree = parse(read(file))
+        rows = [block(item, tree.span.source.text.split("\n")) for item in tree.items if isinstance(item, syntax.Block)]
+        how = "seen without an import" if file.stem == "prelude" else f'`import ... from "std/{file.name}"`'
+        parts.append(f"`std/{file.name}`, {how}:\n\n" + table(("block", "from and to", "what it computes"), rows))
+    return "\n\n".join(parts)
+
+
+def block(item: syntax.Block, lines: list[str]) -> tuple[str, str, str]:
+    """A block with its parameters, its shapes and the comment above it, without the example."""
+    line, _ = item.span.source.place(item.span.start)
+    comment: list[str] = []
+    while line >= 2 and lines[line - 2].startswith("#"):
+        line -= 1
+        if not lines[line - 1].startswith("#   "):
+            comment.insert(0, lines[line - 1].lstrip("# "))
+    parameters = [each for each in item.body if isinstance(each, syntax.Parameter)]
+    inputs = [each.name.text + ("?" if each.optional else "") for each in item.inputs]
+    settings = [
+        each.name.text + (f"={each.default.span.text}" if each.default is not None else "") for each in parameters
+    ]
+    shapes = [", ".join(f"`{shape.type.span.text}`" for shape in each) for each in (item.inputs, item.outputs)]
+    return f"`{item.name.text}({', '.join(inputs + settings)})`", " to ".join(shapes), " ".join(comment)
 
 
 def passes() -> str:
@@ -175,7 +182,7 @@ TABLES = {
     "masks": mask_constructors,
     "initializers": initializers,
     "numbers": numbers,
-    "prelude": blocks,
+    "standard": standard,
 }
 
 
@@ -192,3 +199,4 @@ def filled(text: str) -> str:
 if __name__ == "__main__":
     REFERENCE.write_text(filled(REFERENCE.read_text("utf-8")), encoding="utf-8", newline="\n")
     print(f"wrote {REFERENCE.name}")
+    runpy.run_path(str(Path(__file__).parent / "zoo_index.py"), run_name="__main__")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tfdsl.ir import tables
 from tfdsl.ir.dims import Size, evaluate
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
@@ -99,6 +100,8 @@ def _possible(graph: Graph, value: Value, sizes: Mapping[str, int]) -> Range | N
     if node.op == "constant" and settings.dtype == "int":
         number = evaluate(settings.value, sizes)
         return Range(number, number + 1)
+    if node.op == "tensor" and node.type.dtype == "int":
+        return Range(min(tables.numbers(settings.values)), max(tables.numbers(settings.values)) + 1)
     if node.op in ("iota", "positions"):
         return Range(0, evaluate(node.type.dims[0], sizes))
     if node.op in _HAND_ON and len(node.inputs) == 1 and node.inputs[0] is not None:

@@ -16,6 +16,7 @@ from tfdsl.ir.graph import Graph, Initializer, Loop, Node, Type, Value, fed, own
 from tfdsl.ir.op import ShapeError
 from tfdsl.ir.ops import OPS, infer
 from tfdsl.ir.rows import Mixes, check_rows
+from tfdsl.ir.states import STATEFUL
 
 _DTYPES = ("float", "int", "bool")
 Box = tuple[tuple[int, ...], ...]
@@ -27,13 +28,14 @@ class Inspected:
     """A region under inspection.
 
     `loops` has the loops around it with their turns, `symbols` the sizes that the model's inputs bind, and `weights`
-    what was seen of weights so far, in all regions.
+    and `states` what was seen of them so far, in all regions.
     """
 
     graph: Graph
     loops: tuple[Loop, ...]
     symbols: set[str]
     weights: dict[str, list[tuple[Box, Type, Initializer | None]]]
+    states: dict[str, list[Box]]
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,11 @@ def _constant(region: Inspected, node: Node) -> Faults:
             yield f"{value!r} is no {dtype}"
 
 
+def _meet(box: Box, other: Box) -> bool:
+    """Whether some turn of the loops is in both."""
+    return all(set(mine) & set(theirs) for mine, theirs in zip(box, other, strict=True))
+
+
 def _weight(region: Inspected, node: Node) -> Faults:
     if node.op != "weight":
         return
@@ -243,12 +250,28 @@ def _weight(region: Inspected, node: Node) -> Faults:
         return
     box = tuple(loop.turns for loop in own)
     for other, type_, other_init in region.weights.get(path, []):
-        meet = all(set(mine) & set(theirs) for mine, theirs in zip(box, other, strict=True))
+        meet = _meet(box, other)
         if meet and type_ != node.type:
             yield f"the weight `{path}` is {type_} in one place and {node.type} in another"
         elif meet and other_init != init:
             yield f"the weight `{path}` begins as {other_init} in one place and as {init} in another"
     region.weights.setdefault(path, []).append((box, node.type, init))
+
+
+def _state(region: Inspected, node: Node) -> Faults:
+    if node.op not in STATEFUL:
+        return
+    path = node.attributes.get("path")
+    if not isinstance(path, str) or not all(path.split(".")):
+        yield f"its path is {path!r}"
+        return
+    if path.count("*") != len(region.loops) or own_loops(path, region.loops) != region.loops:
+        yield f"its path `{path}` does not name the index of each of the {len(region.loops)} loops around it"
+        return
+    box = tuple(loop.turns for loop in region.loops)
+    if any(_meet(box, other) for other in region.states.get(path, [])):
+        yield f"the state `{path}` belongs to another node"
+    region.states.setdefault(path, []).append(box)
 
 
 def _loop(region: Inspected, node: Node) -> Faults:
@@ -327,6 +350,7 @@ NODE_RULES: tuple[Rule, ...] = (
     Rule("a constant is of its element type", _constant),
     Rule("sizes are above zero, and their names are bound by the model's inputs", _sizes),
     Rule("results have the types that the op's rule infers", _types),
+    Rule("a state has one node, and a `*` in its path for each loop around it", _state),
     Rule("a weight has one shape and one beginning, and no more `*` in its path than loops around it", _weight),
     Rule("a loop's turns, bodies, inputs and results agree", _loop),
     Rule("experts agree with what is routed to them, and treat each row by itself", _experts),

@@ -35,7 +35,7 @@ class Attribute:
     """A setting of an op, given by keyword."""
 
     name: str
-    kind: str  # size, sizes, int, ints, axis, number, bool, string, mask, initializer, layer, value, any
+    kind: str  # size, sizes, int, ints, axis, number, numbers, bool, string, mask, initializer, layer, value, any
     required: bool
     default: Any = None
 

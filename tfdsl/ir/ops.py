@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfdsl.ir import tables
 from tfdsl.ir.dims import DimError, Size, divide, floor, product
 from tfdsl.ir.graph import Initializer, Type
 from tfdsl.ir.op import Attributes, FlopRule, Op, ShapeError, TypeRule, WeightRule, parse_signature
@@ -366,7 +367,7 @@ def _attend_masks(t: Types, a: Attributes, scores: tuple[Size, ...]) -> None:
         if not stretches(t[place].dims, wanted):
             raise ShapeError(f"`{term.kind}` needs {show(wanted)}, not {show(t[place].dims)}", operand=place)
         if term.kind == "documents":
-            same("`documents` is for self-attention: queries and keys differ in length", queries, keys, 1)
+            same("`documents` is for self-attention: queries and keys differ in length", queries + a.offset, keys, 1)
 
 
 def _attend_flops(t: Types, a: Attributes, r: Sequence[Type]) -> Size:
@@ -375,8 +376,8 @@ def _attend_flops(t: Types, a: Attributes, r: Sequence[Type]) -> Size:
     batch, heads, queries, features = t[0].dims
     keys = t[1].dims[2]
     pairs: Size = queries * keys
-    if queries == keys and a.mask is not None and _is_causal(a.mask, masks):
-        pairs = divide(queries * (queries + 1), 2)
+    if queries + a.offset == keys and a.mask is not None and _is_causal(a.mask, masks):
+        pairs = queries * a.offset + divide(queries * (queries + 1), 2)
     return batch * heads * pairs * ((features + t[2].dims[3]) * 2 + 5)
 
 
@@ -426,9 +427,10 @@ def _rotate(t: Types, a: Attributes) -> tuple[Type, ...]:
 
 _op(
     "attend(q: float, k: float, v: float, bias: float?, allowed: bool?, sinks: float?, operands: any*; "
-    "mask: mask = none, scale: number = none, softcap: number = none, drop: number = 0.0)",
+    "mask: mask = none, scale: number = none, softcap: number = none, drop: number = 0.0, offset: size = 0)",
     "Scaled dot-product attention (Vaswani et al., 2017): q [b, h, s, d], k [b, g, t, d], v [b, g, t, e], g dividing h. "
-    "`scale` is 1/sqrt(d) unless given; a query that may see no key gives zeros.",
+    "`scale` is 1/sqrt(d) unless given; for the mask, query i stands at position i + `offset` of the keys; a query that "
+    "may see no key gives zeros.",
     _attend,
     flops=_attend_flops,
 )
@@ -694,6 +696,51 @@ _op(
     lambda t, a: (Type("float", (*t[0].dims, a.classes)),),
 )
 _op("iota(; size: size)", "The integers 0 .. size-1.", lambda t, a: (Type("int", (a.size,)),), leading="size")
+
+
+def _tensor(t: Types, a: Attributes) -> tuple[Type, ...]:
+    try:
+        return (Type(tables.dtype(a.values), tables.shape(a.values)),)
+    except ValueError as error:
+        raise ShapeError(str(error)) from None
+
+
+_op(
+    "tensor(; values: numbers)",
+    "The numbers of a list, or of lists in a list, as a tensor: `tensor([1.0, 0.5])` is [2]. All are floats if one is.",
+    _tensor,
+    leading="values",
+)
+
+
+# --- what decoding remembers from call to call: made by the `incremental` pass ---------------------------------------
+
+
+def _append(t: Types, a: Attributes) -> tuple[Type, ...]:
+    return (Type(t[0].dtype, _replace(t[0].dims, a.axis, a.size + t[0].dims[a.axis])),)
+
+
+_op(
+    "append(x: any; path: string, axis: axis, size: size, last: int = none, fill: int = 0)",
+    "A state followed by x along an axis. The state, of `size` positions now, is what earlier calls appended, its `last` "
+    "positions alone if that is given; before the first call it is `fill` positions of zeros.",
+    _append,
+    inner=True,
+)
+_op(
+    "running_attend(q: float, k: float, v: float, decay: float?; path: string)",
+    "`linear_attend` that goes on where the last call stopped: the state is the sum S [b, h, d, e], zeros at first.",
+    _linear_attend,
+    flops=_linear_attend_flops,
+    inner=True,
+)
+_op(
+    "running_sum(x: number; axis: axis, path: string)",
+    "`cumsum` that goes on where the last call stopped: the state is the sum so far, zeros at first.",
+    _like_first,
+    flops=_each(1),
+    inner=True,
+)
 
 
 # --- made by elaboration and by passes, with no name in the language -------------------------------------------------

@@ -200,6 +200,18 @@ def _read_ints(cursor: Cursor) -> Any:
     return tuple(found)
 
 
+def _read_numbers(cursor: Cursor) -> Any:
+    """A list of numbers or of true and false, or of lists of them."""
+    if cursor.accept("["):
+        found: list[Any] = []
+        while not cursor.accept("]"):
+            found.append(_read_numbers(cursor))
+            if not cursor.has("]"):
+                cursor.expect(",")
+        return tuple(found)
+    return _read_bool(cursor) if cursor.has("true", "false") else cursor.number()
+
+
 _READ: dict[str, Callable[[Cursor], Any]] = {
     "size": Cursor.size,
     "sizes": Cursor.sizes,
@@ -207,6 +219,7 @@ _READ: dict[str, Callable[[Cursor], Any]] = {
     "axis": Cursor.whole,
     "ints": _read_ints,
     "number": Cursor.number,
+    "numbers": _read_numbers,
     "bool": _read_bool,
     "string": Cursor.string,
     "mask": Cursor.mask,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from tfdsl.ir.dims import Dim, names_of
+from tfdsl.ir.dims import Dim, Size, names_of
 from tfdsl.ir.graph import Graph, Loop, Node, Type, turns_of
 from tfdsl.ir.node_rules import NODE_RULES, Faults, Inspected, exists
 from tfdsl.language.diagnostics import Collector, Diagnostic
@@ -31,14 +31,26 @@ def verify(graph: Graph, after: str = "") -> None:
     """Raise `SpecError` (T609) with every rule that the graph breaks; `after` names the pass that made it."""
     faults = Collector()
     dims = [dim for node in graph.inputs if node in graph for type in graph.node(node).types for dim in type.dims]
+    dims += _state_sizes(graph)
     symbols = {dim.name for dim in dims if isinstance(dim, Dim) and dim.name is not None}
-    for text, node, rule in _broken(Inspected(graph, (), symbols, {})):
+    for text, node, rule in _broken(Inspected(graph, (), symbols, {}, {})):
         where = f"`{node.op}` called `{node.name or node.op}`: " if node is not None else ""
         blame = f"the pass `{after}` has left a graph that is not legal: " if after else "the graph is not legal: "
         span = node.span if node is not None else None
         help_ = "this is a fault of the compiler, not of the spec"
         faults.add(Diagnostic("T609", f"{blame}{where}{text}", span, note=f"the rule: {rule}", help=help_))
     faults.check()
+
+
+def _state_sizes(graph: Graph) -> list[Size]:
+    """The sizes of the states in a region and those inside it, which may have names of their own."""
+    found: list[Size] = []
+    for _, node in graph.network.nodes(data="node"):
+        if node is not None and node.op == "append":
+            found.append(node.attributes.get("size", 0))
+        for body in node.bodies if node is not None else ():
+            found += _state_sizes(body)
+    return found
 
 
 def _broken(region: Inspected) -> Iterator[tuple[str, Node | None, str]]:
@@ -58,7 +70,7 @@ def _broken(region: Inspected) -> Iterator[tuple[str, Node | None, str]]:
         else:
             for variant, body in enumerate(node.bodies):
                 loops = (*region.loops, Loop(str(node.attributes.get("path")), turns_of(node, variant)))
-                yield from _broken(Inspected(body, loops, region.symbols, region.weights))
+                yield from _broken(Inspected(body, loops, region.symbols, region.weights, region.states))
 
 
 def _reads_known(region: Inspected) -> Faults:

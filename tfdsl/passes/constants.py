@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfdsl.ir import dims
+from tfdsl.ir import dims, tables
 from tfdsl.ir.dims import Dim, DimError
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.passes.report import Report
@@ -65,24 +66,48 @@ def constant(graph: Graph, value: Value | None) -> Any:
 
 
 def fold(graph: Graph, report: Report) -> int:
-    """Compute every node of a region that reads constants only and gives one number; how many there were."""
+    """Compute every node of a region that reads constants only and gives numbers; how many there were."""
     count = 0
     for node in graph.nodes():
-        if not node.inputs or len(node.types) != 1 or node.type.dims:
+        if not node.inputs or len(node.types) != 1:
             continue
-        values = [constant(graph, value) for value in node.inputs]
+        values = [_known(graph, value) for value in node.inputs]
         if any(value is None for value in values):
             continue
-        result = _compute(node, values)
+        result = _computed(node, values)
         if result is None:
             continue
-        attributes = {"value": result, "dtype": node.type.dtype}
-        made = graph.add("constant", (), attributes, like=node)
-        report.change(f"`{node.op}` of constants is {result}", graph, node)
+        if isinstance(result, tuple):
+            made = graph.add("tensor", (), {"values": result}, like=node)
+            report.change(f"`{node.op}` of constants is a table of {' x '.join(map(str, node.type.dims))}", graph, node)
+        else:
+            made = graph.add("constant", (), {"value": result, "dtype": node.type.dtype}, like=node)
+            report.change(f"`{node.op}` of constants is {result}", graph, node)
         graph.redirect(Value(node.id), Value(made.id))
         graph.remove(node)
         count += 1
     return count
+
+
+def _known(graph: Graph, value: Value | None) -> Any:
+    """The number, size or table that a value is, or None."""
+    node = graph.node(value) if value is not None else None
+    return node.attributes["values"] if node is not None and node.op == "tensor" else constant(graph, value)
+
+
+def _computed(node: Node, values: Sequence[Any]) -> Any:
+    """The result of an op on constants, element by element for tables of one shape beside numbers; None where there is none."""
+    shapes = {tables.shape(value) for value in values if isinstance(value, tuple)}
+    if not shapes:
+        return _compute(node, values) if not node.type.dims else None
+    if shapes != {node.type.dims} or any(isinstance(value, Dim) for value in values):
+        return None
+    columns = [itertools.repeat(value) if not isinstance(value, tuple) else tables.numbers(value) for value in values]
+    results = [_compute(node, row) for row in zip(*columns, strict=False)]
+    if any(result is None for result in results):
+        return None
+    found = iter(results)
+    return tables.changed(next(value for value in values if isinstance(value, tuple)), lambda _: next(found))
 
 
 def _compute(node: Node, values: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ _CHEAP = {
     "weight",
     "constant",
     "iota",
+    "tensor",
     "positions",
     "rearrange",
     "swap",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tfdsl.ir import masks
-from tfdsl.ir.dims import floor
+from tfdsl.ir.dims import Size, floor
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.masks import Joined, Mask, Negated, Term
 
@@ -13,13 +13,14 @@ from tfdsl.ir.masks import Joined, Mask, Negated, Term
 def lower_masks(graph: Graph) -> Graph:
     """The graph with each mask of an `attend` given as its `allowed` operand; a causal conjunct stays the attribute.
 
-    Queries are 0 .. s-1 and keys 0 .. t-1, as `positions` nodes on axis 2 of q and k.
+    Queries are 0 .. s-1 and keys 0 .. t-1, as `positions` nodes on axis 2 of q and k; an `offset` is added to the
+    queries, and then a causal mask is made of nodes too.
     """
     graph = graph.copy()
     for region in graph.regions():
         for node in region.nodes():
             mask = node.attributes.get("mask") if node.op == "attend" else None
-            if mask is not None and mask != masks.CAUSAL:
+            if mask is not None and (mask != masks.CAUSAL or "offset" in node.attributes):
                 _lower(region, node, masks.simplify(mask))
     return graph
 
@@ -41,13 +42,14 @@ def conjuncts(mask: Mask) -> Iterator[Mask]:
 def _lower(graph: Graph, node: Node, mask: Mask) -> None:
     parts = [part for part in conjuncts(mask) if part != masks.FULL]
     relations = _Relations(graph, node)
+    kept = [part for part in parts if part == masks.CAUSAL and "offset" not in node.attributes]
     allowed = node.inputs[4]
     for part in parts:
-        if part != masks.CAUSAL:
+        if part not in kept:
             relation = relations.mask(part)
             allowed = relation if allowed is None else relations.node("both", allowed, relation)
-    attributes = {name: value for name, value in node.attributes.items() if name != "mask"}
-    if masks.CAUSAL in parts:
+    attributes = {name: value for name, value in node.attributes.items() if name not in ("mask", "offset")}
+    if kept:
         attributes["mask"] = masks.CAUSAL
     made = graph.add("attend", (*node.inputs[:4], allowed, node.inputs[5]), attributes, like=node, labels=node.labels)
     made.spelled = {name: expression for name, expression in node.spelled.items() if name != "mask"}
@@ -67,7 +69,7 @@ class _Relations:
         """A node in the scope of the attention."""
         return Value(self._graph.add(op, inputs, attributes, like=self._attend, name=op).id)
 
-    def number(self, number: int) -> Value:
+    def number(self, number: Size) -> Value:
         return self.node("constant", value=number, dtype="int")
 
     def mask(self, mask: Mask) -> Value:
@@ -79,7 +81,12 @@ class _Relations:
         return _RELATIONS[mask.kind](self, mask)
 
     def queries(self) -> Value:
-        return self._positions("q -> q 1", 0)
+        offset = self._attend.attributes.get("offset", 0)
+        if "offset" not in self._made:
+            queries = self._positions("q -> q 1", 0)
+            moved = self.node("add", queries, self.number(offset)) if offset != 0 else queries
+            self._made["offset"] = moved
+        return self._made["offset"]
 
     def keys(self) -> Value:
         return self._positions("k -> 1 k", 1)
@@ -89,6 +96,11 @@ class _Relations:
             positions = self.node("positions", self._attend.inputs[operand], axis=2)
             self._made[pattern] = self.node("rearrange", positions, pattern=pattern)
         return self._made[pattern]
+
+    def of_queries(self, values: Value) -> Value:
+        """Those of values [batch, keys] that belong to the queries."""
+        offset = self._attend.attributes.get("offset", 0)
+        return self.node("slice", values, axis=1, start=offset) if offset != 0 else values
 
     def blocks(self, size: int) -> Value:
         """How many blocks of a size the keys fill."""
@@ -135,7 +147,7 @@ def _documents(r: _Relations, term: Term) -> Value:
     ids = r.operand(term)
     return r.node(
         "eq",
-        r.node("rearrange", ids, pattern="b q -> b 1 q 1"),
+        r.node("rearrange", r.of_queries(ids), pattern="b q -> b 1 q 1"),
         r.node("rearrange", ids, pattern="b k -> b 1 1 k"),
     )
 

@@ -17,7 +17,7 @@ class State(Enum):
     DISSOLVED = 3
 
 
-_SHAPE_ONLY = ("positions", "iota", "constant")
+_SHAPE_ONLY = ("positions", "iota", "constant", "tensor")
 
 
 class Plan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfdsl.backends.onnx import sizes
 from tfdsl.backends.onnx.builder import DTYPES, ELEMENTS, Builder
+from tfdsl.ir import tables
 from tfdsl.ir.dims import Size
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
@@ -91,6 +92,10 @@ def _iota(b: Builder, a: Attributes) -> str:
     return _count(b, a.size)
 
 
+def _tensor(b: Builder, a: Attributes) -> str:
+    return b.constant(np.array(a.values, dtype=DTYPES[tables.dtype(a.values)]))
+
+
 def _count(b: Builder, size: Size) -> str:
     """The integers 0 .. size-1."""
     if isinstance(size, int):
@@ -101,6 +106,7 @@ def _count(b: Builder, size: Size) -> str:
 SHAPE_LOWERINGS: dict[str, Callable[..., Any]] = {
     "positions": _positions,
     "iota": _iota,
+    "tensor": _tensor,
     "rearrange": _rearrange,
     "split": _split,
     "concat": _concat,

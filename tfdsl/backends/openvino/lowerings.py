@@ -282,6 +282,9 @@ LOWERINGS: dict[str, Lowering] = {
     **SHAPE_LOWERINGS,
 }
 REFUSED: dict[str, str] = {
+    "append": "it is for models that decode with a state",
+    "running_attend": "it is for models that decode with a state",
+    "running_sum": "it is for models that decode with a state",
     "repeat": "unrolled before",
     "route": "unrolled before",
     "linear_attend": "made into products before",

@@ -9,7 +9,8 @@ import numpy as np
 import openvino
 
 from tfdsl.backends.openvino import sizes
-from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
+from tfdsl.backends.openvino.builder import DTYPES, Builder, Operand, Tensor
+from tfdsl.ir import tables
 from tfdsl.ir.dims import Size
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
@@ -93,6 +94,10 @@ def iota(b: Builder, a: Attributes) -> openvino.Output:
     return sizes.count(b, a.size)
 
 
+def tensor(b: Builder, a: Attributes) -> openvino.Output:
+    return b.constant(np.array(a.values, dtype=DTYPES[tables.dtype(a.values)]))
+
+
 SHAPE_LOWERINGS: dict[str, Callable[..., Any]] = {
     "rearrange": rearrange,
     "split": split,
@@ -108,4 +113,5 @@ SHAPE_LOWERINGS: dict[str, Callable[..., Any]] = {
     "one_hot": one_hot,
     "positions": positions,
     "iota": iota,
+    "tensor": tensor,
 }

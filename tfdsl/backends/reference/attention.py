@@ -35,11 +35,11 @@ def attend(
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     if a.mask is not None:
-        scores = np.where(_visible(a.mask, scores.shape, operands), scores, -np.inf)
+        scores = np.where(_visible(a.mask, scores.shape, a.offset, operands), scores, -np.inf)
     return np.matmul(_attention_weights(scores, sinks), v)
 
 
-def _visible(mask: masks.Mask, shape: tuple[int, ...], operands: tuple[Array, ...]) -> Array:
+def _visible(mask: masks.Mask, shape: tuple[int, ...], offset: int, operands: tuple[Array, ...]) -> Array:
     """What a mask allows, as booleans that broadcast to scores [b, h, s, t]."""
     batch, _, queries, keys = shape
 
@@ -50,9 +50,9 @@ def _visible(mask: masks.Mask, shape: tuple[int, ...], operands: tuple[Array, ..
         data = np.broadcast_to(operands[each.operand], (batch, keys))[:, None, :]
         if each.kind == "padding":
             return data[:, :, None, :]
-        return data[:, :, :, None] == data[:, :, None, :]  # documents: queries and keys are of one length
+        return data[:, :, offset : offset + queries, None] == data[:, :, None, :]  # documents
 
-    return masks.evaluate(mask, np.arange(queries)[:, None], np.arange(keys)[None, :], term)
+    return masks.evaluate(mask, np.arange(queries)[:, None] + offset, np.arange(keys)[None, :], term)
 
 
 def _attention_weights(scores: Array, sinks: Array | None) -> Array:
@@ -71,15 +71,21 @@ def _attention_weights(scores: Array, sinks: Array | None) -> Array:
 
 def linear_attend(a: Attributes, q: Array, k: Array, v: Array, decay: Array | None) -> Array:
     """The running sum of outer(k, v), which decays from step to step, read by q: step by step."""
+    return running_attend(q, k, v, decay, None)[0]
+
+
+def running_attend(q: Array, k: Array, v: Array, decay: Array | None, state: Array | None) -> tuple[Array, Array]:
+    """`linear_attend` from a state [b, h, d, e] on (zeros, if None), and the state after it."""
     heads = max(each.shape[1] for each in (q, k, v))
     q, k, v = (np.repeat(each, heads // each.shape[1], axis=1) for each in (q, k, v))
     keep = np.exp(np.broadcast_to(0.0 if decay is None else decay, q.shape[:3]))
-    state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
+    if state is None:
+        state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
     y = np.empty(v.shape)
     for step in range(q.shape[2]):
         state = keep[:, :, step, None, None] * state + k[:, :, step, :, None] * v[:, :, step, None, :]
         y[:, :, step] = np.einsum("bhd,bhde->bhe", q[:, :, step], state)
-    return y
+    return y, state
 
 
 def rotate(a: Attributes, x: Array, cos: Array, sin: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tfdsl.ir.dims import Dim, DimError, Size, evaluate, names_of
 from tfdsl.ir.graph import Constraint, Graph, Node
+from tfdsl.ir.states import states
 from tfdsl.language.diagnostics import Collector, Diagnostic, did_you_mean
 
 Array = npt.NDArray[Any]
@@ -47,6 +48,19 @@ def bind_sizes(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
             faults.add(_broken(constraint, sizes))
     faults.check()
     return sizes
+
+
+def state_sizes(graph: Graph, state: Mapping[str, Array]) -> dict[str, int]:
+    """The sizes that states alone tell: how much is kept of what slides."""
+    found: dict[str, int] = {}
+    for each in states(graph):
+        if each.axis is None:
+            continue
+        size = each.type.dims[each.axis]
+        if isinstance(size, Dim) and size.name is not None:
+            known = state.get(each.paths[0])
+            found[size.name] = each.fill if known is None else known.shape[each.axis]
+    return found
 
 
 def converted(node: Node, inputs: Mapping[str, Array]) -> Array:

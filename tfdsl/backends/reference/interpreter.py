@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfdsl.backends.reference.inputs import bind_sizes, converted
+from tfdsl.backends.reference.inputs import bind_sizes, converted, state_sizes
 from tfdsl.backends.reference.lowerings import DTYPES, LOWERINGS, OutOfRange
 from tfdsl.ir.dims import Dim, DimError, evaluate
 from tfdsl.ir.graph import Graph, Loop, Node, fill_path
@@ -21,21 +21,31 @@ from tfdsl.language.diagnostics import one
 Array = npt.NDArray[Any]
 
 
-def run(graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of a model by name, float64 for floats, int64 and bool; `SpecError` for inputs that do not fit."""
-    sizes = bind_sizes(graph, inputs)
+def run(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    state: dict[str, Array] | None = None,
+) -> dict[str, Array]:
+    """The outputs of a model by name, float64 for floats, int64 and bool; `SpecError` for inputs that do not fit.
+
+    `state` is what the graph remembers, by path; it is empty before the first call, and each call replaces what is in it.
+    """
+    state = {} if state is None else state
+    sizes = {**bind_sizes(graph, inputs), **state_sizes(graph, state)}
     given = [converted(graph.node(node), inputs) for node in graph.inputs]
     with np.errstate(all="ignore"):  # infinities and NaN are results here, as they are on every target
-        results = Machine(sizes, weights).region(graph, given)
+        results = Machine(sizes, weights, state).region(graph, given)
     return dict(zip((name for name, _ in graph.outputs), results, strict=True))
 
 
 @dataclass
 class Machine:
-    """What the nodes of a region may see: sizes, weights, the turns of the loops around it, and its own inputs."""
+    """What the nodes of a region may see: sizes, weights, states, the turns of the loops around it, its own inputs."""
 
     sizes: Mapping[str, int]
     weights: Mapping[str, Array]
+    state: dict[str, Array]
     loops: tuple[Loop, ...] = ()
     given: Mapping[int, Array] = field(default_factory=dict)
 
@@ -58,7 +68,7 @@ class Machine:
 
     def turn(self, body: Graph, loop: Loop, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """One turn of a loop."""
-        return Machine(self.sizes, self.weights, (*self.loops, loop)).region(body, inputs)
+        return Machine(self.sizes, self.weights, self.state, (*self.loops, loop)).region(body, inputs)
 
     def weight(self, node: Node) -> Array:
         """The value of a weight node, whose path may name the indices of loops."""
@@ -69,6 +79,10 @@ class Machine:
         if value.shape != node.type.dims:
             raise one("T803", f"`{path}` is {list(value.shape)}, and the model's is {list(node.type.dims)}", node.span)
         return value.astype(DTYPES[node.type.dtype])
+
+    def state_path(self, node: Node) -> str:
+        """Where the state of a node lies, in this turn of the loops around it."""
+        return fill_path(node.attributes["path"], self.loops)
 
     def attributes(self, node: Node) -> Attributes:
         """The attributes of a node, every size in numbers."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdsl.backends.reference import attention, layers
+from tfdsl.ir import tables
 from tfdsl.ir.dims import evaluate
 from tfdsl.ir.graph import Loop, Node
 from tfdsl.ir.op import Attributes
@@ -195,6 +196,7 @@ _PLAIN: dict[str, Lowering] = {
     # An integer outside 0 .. classes-1 names no position: its row is all zeros.
     "one_hot": lambda a, x: (x[..., None] == np.arange(a.classes)).astype(np.float64),
     "iota": lambda a: np.arange(a.size, dtype=np.int64),
+    "tensor": lambda a: np.array(a.values, dtype=DTYPES[tables.dtype(a.values)]),
     # made by elaboration and by passes
     "constant": lambda a: np.asarray(a.value, dtype=DTYPES[a.dtype]),
     "prune": _prune,
@@ -239,7 +241,39 @@ def _route(machine: Machine, node: Node, x: Array, chosen: Array, weight: Array,
     return y
 
 
+def _append(machine: Machine, node: Node, x: Array) -> Array:
+    a, path = machine.attributes(node), machine.state_path(node)
+    before = machine.state.get(path)
+    if before is None:
+        before = np.zeros((*x.shape[: a.axis], a.fill, *x.shape[a.axis + 1 :]), x.dtype)
+    if before.shape[a.axis] != a.size:
+        raise OutOfRange(f"the state `{path}` has {before.shape[a.axis]} positions, not {a.size}")
+    whole = np.concatenate((before, x), axis=a.axis)
+    start = 0 if a.last is None else max(whole.shape[a.axis] - a.last, 0)
+    machine.state[path] = np.moveaxis(np.moveaxis(whole, a.axis, 0)[start:], 0, a.axis)
+    return whole
+
+
+def _running_attend(machine: Machine, node: Node, q: Array, k: Array, v: Array, decay: Array | None) -> Array:
+    path = machine.state_path(node)
+    y, machine.state[path] = attention.running_attend(q, k, v, decay, machine.state.get(path))
+    return y
+
+
+def _running_sum(machine: Machine, node: Node, x: Array) -> Array:
+    a, path = machine.attributes(node), machine.state_path(node)
+    before = machine.state.get(path)
+    sums = np.cumsum(x, axis=a.axis)
+    if before is not None:
+        sums = sums + np.expand_dims(before, a.axis)
+    machine.state[path] = np.take(sums, -1, axis=a.axis)
+    return sums
+
+
 LOWERINGS: dict[str, Lowering] = {
+    "append": _append,
+    "running_attend": _running_attend,
+    "running_sum": _running_sum,
     **{op: _plain(compute) for op, compute in _PLAIN.items()},
     "input": _input,
     "weight": _weight,

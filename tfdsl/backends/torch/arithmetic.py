@@ -68,6 +68,11 @@ def number(value: Any) -> str:
     return repr(float(value)).replace("e-0", "e-").replace("e+0", "e")
 
 
+def table_text(table: Any) -> str:
+    """A table as lists in lists."""
+    return f"[{', '.join(map(table_text, table))}]" if isinstance(table, tuple) else number(table)
+
+
 def number_code(value: Any) -> Code:
     """A number as code: one below zero binds like a minus."""
     text = number(value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import PurePath
 
 from tfdsl.backends.torch.classes import Classes
 from tfdsl.backends.torch.helpers import HELPERS
+from tfdsl.backends.torch.layout import WIDEST, split
 from tfdsl.backends.torch.names import class_name
 from tfdsl.backends.torch.program import Program
 from tfdsl.ir.graph import Graph
@@ -25,9 +27,20 @@ def emit_named(graph: Graph) -> tuple[str, str]:
     classes = Classes(program)
     root = classes.at("", class_name(graph.name))
     parts = [HELPERS[name].strip() for name in program.helpers if HELPERS[name]]
+    parts[:0] = ["\n\n".join(_table(name, text) for text, name in program.tables.items())] if program.tables else []
     parts += ["\n".join([*_with_head(each.lines, each.head)]) for each in program.functions]
     parts += ["\n".join([f"class {each.name}(nn.Module):", *each.head, "", *each.lines]) for each in classes.written]
     return "\n\n\n".join([_header(graph, program, "\n".join(parts)), *parts]) + "\n", root.name
+
+
+def _table(name: str, text: str) -> str:
+    """A table at the top of the file: its numbers fill lines, and each list in it begins one."""
+    if len(name) + len(text) + 3 <= WIDEST:
+        return f"{name} = {text}"
+    lines = [f"{name} = ["]
+    for row in split(text[1:-1]) if text.startswith("[[") else [text[1:-1]]:
+        lines += textwrap.wrap(f"{row},", WIDEST, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join([*lines, "]"])
 
 
 def _with_head(lines: list[str], head: list[str]) -> list[str]:

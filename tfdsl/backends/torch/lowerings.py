@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tfdsl.backends.torch.arithmetic import table_text
 from tfdsl.backends.torch.attention import ATTENTION
 from tfdsl.backends.torch.code import COMPARE, JOIN, POWER, PRODUCT, SUM, UNARY, Code, call, infix
 from tfdsl.backends.torch.loops import routed
@@ -12,6 +13,7 @@ from tfdsl.backends.torch.site import Lowering, Site
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.rearrange import letters
 
+LONGEST_TABLE = 50  # characters of a table that stands where it is used
 _CLAMPED = re.compile(r"\.clamp\(min=(-?[\w.]+)\)\Z")
 
 
@@ -152,6 +154,14 @@ def _constant(s: Site) -> Code:
     return code
 
 
+def _tensor(s: Site) -> Code:
+    """A table where it is short, else the name of one at the top of the file."""
+    text = table_text(s.a.values)
+    if len(text) > LONGEST_TABLE:
+        text = s.forward.program.table(text, s.written_name("values") or "table")
+    return call("torch.tensor", text, f"device={s.forward.draft.device()}")
+
+
 def _statements(s: Site) -> Code:
     """Loops are statements, which stand before what reads them."""
     raise AssertionError("a loop is no expression")
@@ -218,6 +228,7 @@ LOWERINGS: dict[str, Lowering] = {
     "top_k": _top_k,
     "one_hot": _one_hot,
     "iota": lambda s: call("torch.arange", s.size(s.a.size, "size"), f"device={s.forward.draft.device()}"),
+    "tensor": _tensor,
     "dequantize": _dequantize,
     "weight": lambda s: Code(s.forward.draft.weight(s.node.attributes["path"])),
     "constant": _constant,
@@ -227,6 +238,9 @@ LOWERINGS: dict[str, Lowering] = {
 }
 
 REFUSED: dict[str, str] = {
+    "append": "it is for models that decode with a state",
+    "running_attend": "it is for models that decode with a state",
+    "running_sum": "it is for models that decode with a state",
     "prune": "it is computed when the model is built, from weights",
     "quantize": "it is computed when the model is built, from weights",
 }

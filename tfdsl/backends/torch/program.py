@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -66,6 +67,7 @@ class Program:
         self.settings = Settings(self.words, self.provenance)
         self.places = Places(self.graph, kinds)
         self.helpers: dict[str, None] = {}
+        self.tables: dict[str, str] = {}  # names at the top of the file for long tables of numbers
         self.functions: list[Function] = []
         self.root = build(self.graph)
         self.loops: dict[str, tuple[Unit, Node]] = {}  # a loop at each path, and the unit that it stands in
@@ -150,6 +152,14 @@ class Program:
     def use_helper(self, name: str) -> None:
         """Let the file bring a helper along."""
         self.helpers[name] = None
+
+    def table(self, text: str, wanted: str) -> str:
+        """The name at the top of the file for a table of numbers."""
+        if text not in self.tables:
+            base = sanitised(wanted).strip("_").upper()
+            numbered = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
+            self.tables[text] = next(name for name in numbered if self.names.claim(name))
+        return self.tables[text]
 
     # --- methods: units with weights -----------------------------------------------------------------------------------
 

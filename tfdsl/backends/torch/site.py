@@ -10,6 +10,7 @@ from tfdsl.backends.torch.code import ATOM, Code
 from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Node, Type
 from tfdsl.ir.op import Attributes
+from tfdsl.language.syntax import Path
 
 if TYPE_CHECKING:
     from tfdsl.backends.torch.forward import Forward
@@ -59,6 +60,11 @@ class Site:
     def setting(self, name: str) -> str:
         """An attribute as an argument: what the spec wrote, if it still holds."""
         return self.forward.numbers.setting(self.node, name, getattr(self.a, name)).text
+
+    def written_name(self, name: str) -> str:
+        """The name that the spec wrote for an attribute, if it is one."""
+        tree = self.forward.unit.expression(self.node, name)
+        return tree.text if isinstance(tree, Path) and len(tree.parts) == 1 else ""
 
     def size(self, size: Size, spelled: str = "") -> str:
         """A size as an argument; `spelled` is the attribute that it is, or is part of."""

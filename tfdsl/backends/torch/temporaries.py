@@ -9,6 +9,7 @@ from tfdsl.ir.graph import Node, Value
 _NOUNS = {
     "positions": "positions",
     "iota": "indices",
+    "tensor": "table",
     "attend": "attended",
     "softmax": "weights",
     "log_softmax": "log_weights",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tfdsl.ir import tables
 from tfdsl.ir.elaborate.arithmetic import is_number, is_size
 from tfdsl.ir.elaborate.body import Body
 from tfdsl.ir.elaborate.causes import causes_of
@@ -160,6 +161,30 @@ def _number(attribute: Attribute, given: Given, operands: Any) -> Any:
     return float(given.value)
 
 
+def _numbers(attribute: Attribute, given: Given, operands: Any) -> Any:
+    """Lists in lists of numbers, all floats if one is, or of true and false."""
+    if not isinstance(given.value, tuple):
+        raise _wrong(attribute, "a list of numbers", given)
+    try:
+        tables.shape(given.value)
+        kinds = set()
+        for each in tables.numbers(given.value):
+            if not isinstance(each, bool) and not is_number(each):
+                raise _wrong_item(attribute, each, given)
+            kinds.add(type(each))
+        table = tables.changed(given.value, float) if kinds == {int, float} else given.value
+        tables.dtype(table)
+    except ValueError as error:
+        raise Fault("T304", f"`{attribute.name}` makes no tensor: {error}", given.span) from None
+    return table
+
+
+def _wrong_item(attribute: Attribute, item: Any, given: Given) -> Fault:
+    help_ = "concat joins tensors" if isinstance(item, Tensor) else ""
+    message = f"`{attribute.name}` is a list of numbers, and holds {kind_of(item)}"
+    return Fault("T301", message, given.span, help=help_)
+
+
 def _bool(attribute: Attribute, given: Given, operands: Any) -> Any:
     if not isinstance(given.value, bool):
         word = {0: "false", 1: "true"}.get(given.value) if isinstance(given.value, int) else None
@@ -206,6 +231,7 @@ _READ: dict[str, Callable[[Attribute, Given, Any], Any]] = {
     "int": _int,
     "ints": _ints,
     "number": _number,
+    "numbers": _numbers,
     "bool": _bool,
     "string": _string,
     "axis": _axis,
