@@ -479,6 +479,11 @@ def _(f: Flat) -> Value:
     return f("linear_attend", *_linear(f, 4, 2, 1), f.input("decay", BATCH, 4, SEQ))
 
 
+@case("linear_attend_by_feature", sizes=LONG, ranges={"decay": (-2, 0)})
+def _(f: Flat) -> Value:
+    return f("linear_attend", *_linear(f, 1, 4, 2), f.input("decay", BATCH, 4, SEQ, 3))
+
+
 @case("linear_attend_forgets", sizes=LONG, ranges={"decay": (-60, -20)})
 def _(f: Flat) -> tuple[Value, ...]:
     q, k, v = _linear(f, 1, 1, 2)
@@ -789,6 +794,15 @@ def _(f: Flat) -> Value:
 def _(f: Flat) -> tuple[Value, ...]:
     hidden(f)
     return f("iota", size=5), f("iota", size=SEQ), f("iota", size=SEQ * 2 + BATCH)
+
+
+@case("tensor", ranges={"n": (0, 3)})
+def _(f: Flat) -> tuple[Value, ...]:
+    x, n = hidden(f), f.input("n", BATCH, SEQ, dtype="int")
+    long = f("tensor", values=tuple(tuple(place + 0.5 * row for place in range(8)) for row in range(3)))
+    whole = f("tensor", values=(-1, 0, 7, 1, 2, 3, 4, 2**20))
+    odd = f("tensor", values=(True, False) * 4)
+    return f("add", x, f("gather", long, n, axis=0)), f("where", odd, x, f("cast", whole, to="float")), whole, odd, long
 
 
 # --- loops and what is computed at build time ------------------------------------------------------------------------

@@ -21,6 +21,10 @@ from tfdsl import cli
 from tfdsl.backends import reference
 from tfdsl.backends.onnx.lowerings import LOWERINGS
 from tfdsl.backends.trials import choose_sizes
+from tfdsl.decoding.generate import check_prompts
+from tfdsl.decoding.manifest import Manifest, logits_of, read_manifest
+from tfdsl.decoding.sampling import Chooser, Sampling
+from tfdsl.decoding.tokenizers import open_coder
 from tfdsl.files import atomic_directory, atomic_file
 from tfdsl.ir.graph import Graph, Initializer, Type, Value
 from tfdsl.ir.text_parser import parse_graph
@@ -112,6 +116,11 @@ def _folder_over_a_file() -> None:
         pass
 
 
+def _cut_short() -> None:
+    Path("decoder.json").write_text('{"format": 1, "target": ')
+    read_manifest(Path())
+
+
 def _run(**options: Any) -> None:
     reference.run(load().graph, small_weights(), **options)
 
@@ -140,6 +149,14 @@ CASES: dict[str, Callable[[], object]] = {
     "T723": lambda: load().report(seq=9),
     "T731": lambda: load().draw("model.jpg"),
     "T734": lambda: load().draw("model.dot", depth=0),
+    "T741": lambda: logits_of(Graph("Silent")),
+    "T742": lambda: read_manifest(Path()),
+    "T743": _cut_short,
+    "T744": lambda: load().build("torch", "out", cache=True, profile="ort"),
+    "T746": lambda: open_coder(Path(), None),
+    "T747": lambda: check_prompts(Manifest("onnx", "Small", "tokens", "logits", "model.onnx", vocab=16), [[16]], None),
+    "T748": lambda: Sampling(top_p=2),
+    "T749": lambda: Chooser(Sampling(), 1).choose(np.array([[np.nan]])),
     "T801": _missing,
     "T802": lambda: _read(extra=np.zeros(3, np.float32)),
     "T803": lambda: _read(**{"h.0.up.bias": np.zeros(3, np.float32)}),

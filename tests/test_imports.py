@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "passes": ("language", "ir", "passes"),
     "report": ("language", "ir", "report"),
     "weights": ("language", "ir", "weights", "files"),
-    "backends/reference": ("language", "ir", "weights", "backends/reference"),
-    "backends/torch": ("language", "ir", "passes", "weights", "files", "backends/torch"),
-    "backends/onnx": ("language", "ir", "passes", "weights", "files", "backends/onnx"),
-    "backends/openvino": ("language", "ir", "passes", "weights", "files", "backends/openvino"),
+    "decoding": ("language", "ir", "files", "decoding", "build"),  # targets are found by name, through `build`
+    "backends/reference": ("language", "ir", "passes", "weights", "decoding", "backends/reference"),
+    "backends/torch": ("language", "ir", "passes", "weights", "files", "decoding", "backends/torch"),
+    "backends/onnx": ("language", "ir", "passes", "weights", "files", "decoding", "backends/onnx"),
+    "backends/openvino": ("language", "ir", "passes", "weights", "files", "decoding", "backends/openvino"),
     "backends/graphviz": ("language", "ir", "report", "files", "backends/graphviz"),  # parameter counts in the boxes
 }
 # What two backends share stands beside them, in files of `backends/` itself.

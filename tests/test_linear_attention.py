@@ -24,45 +24,59 @@ DECAYING = """model Decaying(
 """
 
 
+# The same with a decay for each feature of the keys.
+GATED = DECAYING.replace("decay: [batch, 4, seq]", "decay: [batch, 4, seq, 3]")
+
+
 def load(tmp_path: Path, text: str) -> Graph:
     path = tmp_path / "spec.tfm"
     path.write_text(text, "utf-8")
     return tfdsl.load(path).graph
 
 
-def helper() -> Any:
-    """The function that emitted files bring along."""
+def helper(name: str = "linear_attend") -> Any:
+    """A function that emitted files bring along."""
     from tfdsl.backends.torch.helpers import HELPERS
 
     names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor}
-    exec(HELPERS["linear_attend"], names)
-    return names["linear_attend"]
+    exec(HELPERS[name], names)
+    return names[name]
 
 
-def inputs(seq: int) -> dict[str, Any]:
+def inputs(seq: int, *features: int) -> dict[str, Any]:
+    steps = (2, 4, seq, *features)
     generator = np.random.default_rng(0)
     shapes = {"q": (2, 4, seq, 3), "k": (2, 2, seq, 3), "v": (2, 1, seq, 5)}
     found = {name: generator.normal(size=shape) for name, shape in shapes.items()}
-    return {**found, "decay": -generator.exponential(size=(2, 4, seq)) * generator.choice([0.01, 1, 30], (2, 4, seq))}
+    return {**found, "decay": -generator.exponential(size=steps) * generator.choice([0.01, 1, 30], steps)}
 
 
-@pytest.mark.parametrize("seq", [1, 7, 64, 65, 200])
-def test_chunks_are_the_running_sum(tmp_path: Path, seq: int) -> None:
+FORMS = pytest.mark.parametrize(
+    ("text", "name", "features"), [(DECAYING, "linear_attend", ()), (GATED, "gated_linear_attend", (3,))]
+)
+
+
+@FORMS
+@pytest.mark.parametrize("seq", [1, 7, 16, 17, 64, 65, 200])
+def test_chunks_are_the_running_sum(
+    tmp_path: Path, seq: int, text: str, name: str, features: tuple[int, ...]
+) -> None:
     """Lengths below, at and beyond the chunk, with steps that forget nearly nothing and nearly all."""
-    given = inputs(seq)
-    graph = load(tmp_path, DECAYING)
+    given = inputs(seq, *features)
+    graph = load(tmp_path, text)
     wanted = reference.run(graph, {}, given)["output"]
-    found = helper()(*(torch.from_numpy(each) for each in given.values())).numpy()
+    found = helper(name)(*(torch.from_numpy(each) for each in given.values())).numpy()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
     lowered = reference.run(lower_linear_attention(graph), {}, given)["output"]
     np.testing.assert_allclose(lowered, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
 
 
-def test_gradients() -> None:
-    given = [torch.from_numpy(each).requires_grad_() for each in inputs(5).values()]
-    assert torch.autograd.gradcheck(lambda *x: helper()(*x, chunk=2), given)
-    long = [torch.from_numpy(each).float().requires_grad_() for each in inputs(300).values()]
-    helper()(*long).square().sum().backward()
+@FORMS
+def test_gradients(text: str, name: str, features: tuple[int, ...]) -> None:
+    given = [torch.from_numpy(each).requires_grad_() for each in inputs(5, *features).values()]
+    assert torch.autograd.gradcheck(lambda *x: helper(name)(*x, chunk=2), given)
+    long = [torch.from_numpy(each).float().requires_grad_() for each in inputs(300, *features).values()]
+    helper(name)(*long).square().sum().backward()
     assert all(torch.isfinite(each.grad).all() for each in long)
 
 
@@ -79,7 +93,7 @@ def test_cost_grows_with_the_length(tmp_path: Path) -> None:
         ("linear_attend(q, slice(k, axis=3, stop=2), v)", "T401"),
         ("linear_attend(q, k, slice(v, axis=2, start=1))", "T401"),
         ("linear_attend(q, concat(k, slice(k, axis=1, stop=1), axis=1), v)", "T405"),
-        ("linear_attend(q, k, v, decay=q)", "T401"),
+        ("linear_attend(q, k, v, decay=k)", "T401"),
         ("linear_attend(q, k, v, mask=causal)", "T302"),
     ],
 )

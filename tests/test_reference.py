@@ -246,6 +246,11 @@ CASES: dict[str, list[Case]] = {
     "take_along": [((X, whole(0, 8, 2, 3, 2)), {"axis": 2}, lambda x, i: torch.gather(x, 2, i))],
     "one_hot": [((whole(0, 5, 2, 3),), {"classes": 5}, lambda x: F.one_hot(x, 5).double())],
     "iota": [((), {"size": 4}, lambda: torch.arange(4))],
+    "tensor": [
+        ((), {"values": ((1.0, 0.1), (-2.5, 3.0))}, lambda: torch.tensor([[1, 0.1], [-2.5, 3]], dtype=torch.float64)),
+        ((), {"values": (3, -1)}, lambda: torch.tensor([3, -1])),
+        ((), {"values": (True, False)}, lambda: torch.tensor([True, False])),
+    ],
     "constant": [
         ((), {"value": 2, "dtype": "float"}, lambda: torch.tensor(2.0, dtype=torch.float64)),
         ((), {"value": True, "dtype": "bool"}, lambda: torch.tensor(True)),
@@ -272,7 +277,11 @@ def _masked_product(q: Any, k: Any, v: Any, decay: Any) -> Any:
     heads = max(each.shape[1] for each in (q, k, v))
     q, k, v = (each.repeat_interleave(heads // each.shape[1], 1) for each in (q, k, v))
     scores = (q @ k.transpose(-1, -2)).tril()
-    if decay is not None:
+    if decay is not None and decay.dim() == 4:
+        total = decay.cumsum(-2)
+        left = (total[..., :, None, :] - total[..., None, :, :]).exp()
+        scores = torch.einsum("bhsd,bhtd,bhstd->bhst", q, k, left).tril()
+    elif decay is not None:
         total = decay.cumsum(-1)
         scores = scores * (total[..., :, None] - total[..., None, :]).tril().exp()
     return scores @ v
@@ -281,6 +290,7 @@ def _masked_product(q: Any, k: Any, v: Any, decay: Any) -> Any:
 CASES["linear_attend"] = [
     ((normal(2, 4, 5, 3), normal(2, 2, 5, 3), normal(2, 1, 5, 6), None), {}, _masked_product),
     ((normal(2, 1, 5, 3), normal(2, 2, 5, 3), normal(2, 2, 5, 6), -np.abs(normal(2, 1, 5))), {}, _masked_product),
+    ((normal(2, 2, 5, 3), normal(2, 2, 5, 3), normal(2, 1, 5, 6), -np.abs(normal(1, 2, 5, 3))), {}, _masked_product),
 ]
 for _name in ("exp", "sin", "cos", "tanh", "sigmoid", "relu", "erf"):
     CASES[_name] = [((X * 3,), {}, getattr(torch, _name))]

@@ -128,7 +128,7 @@ def turned(x: Any, angle: Any, factor: float = 1.0) -> Any:
     return np.concatenate([pair.real, pair.imag], -1)
 
 
-def scaled_rope(kind: str, **parameters: Any) -> Callable[..., Any]:
+def scaled_rope(kind: str, longest: int = 128, **parameters: Any) -> Callable[..., Any]:
     """The angles that `transformers` has for a kind of rotary scaling."""
 
     def rope(w: Arrays, x: Any) -> Any:
@@ -137,7 +137,8 @@ def scaled_rope(kind: str, **parameters: Any) -> Callable[..., Any]:
 
         rope_parameters = {"rope_type": kind, "rope_theta": 100.0, **parameters}
         config = LlamaConfig(head_dim=16, max_position_embeddings=128, rope_parameters=rope_parameters)
-        frequency, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+        config.max_position_embeddings = longest
+        frequency, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=x.shape[1])
         angle = np.arange(x.shape[1])[:, None] * frequency.double().numpy()
         return merged(turned(heads(x), angle, factor))
 
@@ -194,6 +195,7 @@ class Case:
         return self.block
 
 
+SHORT, LONG = [1.0 + place / 8 for place in range(8)], [2.0 + 3 * place for place in range(8)]
 WHOLE = "[batch, seq, 64]"
 TURN = 'rearrange(x, "b s (h d) -> b h s d", h=4) |> {} |> rearrange("b h s d -> b s (h d)")'
 CASES = [
@@ -247,6 +249,24 @@ CASES = [
         TURN.format("rope_yarn(base=100, context=64, factor=2.5, fast=8)"),
         WHOLE,
         scaled_rope("yarn", factor=2.5, beta_fast=8, beta_slow=1, original_max_position_embeddings=64),
+    ),
+    *(
+        Case(
+            "positions.rope_long",
+            TURN.format(f"rope_long(base=100, context={context}, reach=128, short={SHORT}, long={LONG})"),
+            WHOLE,
+            scaled_rope("longrope", short_factor=SHORT, long_factor=LONG, original_max_position_embeddings=context),
+        )
+        for context in (4, 16)  # before and after the length of the comparison
+    ),
+    *(
+        Case(
+            "positions.rope_dynamic",
+            TURN.format(f"rope_dynamic(base=100, factor=4, limit={limit})"),
+            WHOLE,
+            scaled_rope("dynamic", limit, factor=4.0),
+        )
+        for limit in (3, 16)
     ),
     Case("positions.rope_2d", TURN.format("rope_2d(columns=3)"), WHOLE, rope_of_images),
     Case(

@@ -135,6 +135,10 @@ OURS = {"vocab": 97, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden
 BELOW_MODEL = {r"^model\.": ""}
 TIED = {**BELOW_MODEL, "^lm_head": None}
 HALF_ROPE = {"rope_theta": 1e4, "partial_rotary_factor": 0.5, "rope_type": "default"}
+FACTORS = {"short_factor": [1.0, 1.1, 1.25, 1.5], "long_factor": [1.5, 3.0, 6.25, 9.0]}
+LONG_ROPE = (
+    "rope_long(base=theta, dims=turned, context={}, reach=128, short=[1.0, 1.1, 1.25, 1.5], long=[1.5, 3.0, 6.25, 9.0])"
+)
 ROPE_LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -318,6 +322,22 @@ FAMILIES = [
         {**DECODER, "sliding_window": 8, "rope_parameters": HALF_ROPE},
         {**OURS, "window": 8, "turned": 4},
         BELOW_MODEL,
+    ),
+    *(
+        Family(
+            "phi3.tfm",
+            "Phi3",
+            "Phi3ForCausalLM",
+            {
+                **DECODER,
+                "max_position_embeddings": 128,
+                "original_max_position_embeddings": context,
+                "rope_parameters": {"rope_theta": 1e2, "rope_type": "longrope", **FACTORS},
+            },
+            {**OURS, "mask": "causal", "theta": 100, "rotary": LONG_ROPE.format(context)},
+            BELOW_MODEL,
+        )
+        for context in (16, 64)  # before and after the length of the comparison
     ),
     Family(
         "roberta.tfm",
@@ -640,7 +660,7 @@ SIZES: dict[str, dict[str, Size]] = {
             ("Gemma2_27B", 27_227_128_320, wide(4608, 46, 32, 36_864, num_key_value_heads=16, head_dim=128)),
         )
     },
-    "phi3.tfm": {name: (3_821_079_552, "Phi3ForCausalLM", {}) for name in ("Phi3", "Phi3_Mini")},
+    "phi3.tfm": {name: (3_821_079_552, "Phi3ForCausalLM", {}) for name in ("Phi3", "Phi3_Mini", "Phi3_Mini_128k")},
     "roberta.tfm": {
         "Roberta": (124_645_632, "RobertaModel", roberta(768, 12, 12, 3072)),
         "Roberta_Large": (355_359_744, "RobertaModel", roberta(1024, 24, 16, 4096)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,19 +17,73 @@ from tfdsl.language.diagnostics import did_you_mean, one
 
 @dataclass(frozen=True)
 class Target:
-    """What can be built: its name for people, the file that it is loaded from, and what must be installed."""
+    """What can be built: its name for people, the file that it is loaded from, and what must be installed for a build."""
 
     title: str
     file: str
     packages: tuple[str, ...]
+    runtimes: tuple[str, ...] = ()  # what it takes to run what was built, too
     needs_weights: bool = True
 
 
 TARGETS = {
     "torch": Target("PyTorch", "model.py", ("torch",), needs_weights=False),
-    "onnx": Target("ONNX", "model.onnx", ("onnx", "onnxruntime")),
+    "onnx": Target("ONNX", "model.onnx", ("onnx",), ("onnxruntime",)),
     "openvino": Target("OpenVINO", "model.xml", ("openvino",)),
 }
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What is asked of a build with a cache, as the options of `tfm build` say it; None is the target's own choice.
+
+    `profile` is "portable" or "ort" (ONNX), `logits` "last" or "all", `pipeline` "stateful" or "paged" (OpenVINO), and
+    `tokenizer` a folder with `tokenizer.json`, or "bytes".
+    """
+
+    profile: str | None = None
+    logits: str | None = None
+    pipeline: str | None = None
+    tokenizer: str | os.PathLike[str] | None = None
+
+    def check(self, target: Target, dims: Mapping[str, int] | None) -> None:
+        """Refuse what does not apply to a target. Raises `SpecError`."""
+        for name, (choices, owner) in CHOICES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if owner is not None and target is not TARGETS[owner]:
+                help_ = f"it is for {TARGETS[owner].title}"
+                raise one("T744", f"`{name}` says nothing to a build for {target.title}", help=help_)
+            if value not in choices:
+                help_ = did_you_mean(value, choices, "it is one of " + ", ".join(choices))
+                raise one("T744", f"`{name}` cannot be {value!r}", help=help_)
+        if dims:
+            names = ", ".join(f"`{name}`" for name in dims)
+            raise one("T744", f"a decoder's sizes stay open, and {names} cannot be fixed in one")
+
+    def options(self) -> dict[str, str]:
+        """What the backend is told: those that were given."""
+        return {name: getattr(self, name) for name in CHOICES if getattr(self, name) is not None}
+
+
+# The choices of each option, and the target that it is for, where it is for one alone.
+CHOICES: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "profile": (("portable", "ort"), "onnx"),
+    "logits": (("last", "all"), None),
+    "pipeline": (("stateful", "paged"), "openvino"),
+}
+
+
+def decoding_of(cache: bool, **settings: Any) -> Decoding | None:
+    """The settings as a `Decoding`, or None without a cache; any setting is refused then. Raises `SpecError`."""
+    given = [name for name, value in settings.items() if value is not None]
+    if cache:
+        return Decoding(**settings)
+    if given:
+        message = f"`{given[0]}` is about decoding, and no cache is asked for"
+        raise one("T744", message, help="add --cache (in Python cache=True)")
+    return None
 
 
 @dataclass(frozen=True)
@@ -48,28 +102,54 @@ def build(
     weights: Any = None,
     seed: int | None = None,
     dims: Mapping[str, int] | None = None,
+    decoding: Decoding | None = None,
 ) -> Built:
     """Build a graph into a folder. Raises `SpecError`, and leaves the folder as it was then.
 
     `weights` is a safetensors file, a mapping from paths to arrays, or a module with a `state_dict`; `seed` draws
     initial ones. PyTorch's source can be had without either, and without PyTorch. `dims` fixes sizes by name.
+    `decoding` asks for a decoder with a cache in place of the model as a whole.
     """
     wanted = find_target(target)
+    if decoding is not None:
+        decoding.check(wanted, dims)
     require_values(graph, wanted, weights is not None or seed is not None)
     if target == "torch":
         backend = importlib.import_module("tfdsl.backends.torch")
         if dims:
             raise one("T713", "PyTorch takes its sizes from its inputs, and none can be fixed in a build for it")
     else:
-        backend = load_backend(target)
+        backend = load_backend(target, to_run=False)
     values = values_of(graph, weights, seed)
     folder = Path(directory)
+    if decoding is not None:
+        return _build_decoder(graph, target, folder, values, decoding)
     if target == "torch":
         return Built(target, tuple(folder / name for name in backend.build(graph, values, folder)))
     with atomic_directory(folder) as temporary:
         backend.build(graph, values, temporary / wanted.file, dims=dict(dims or {}))
         names = sorted(each.name for each in temporary.iterdir())
     names.sort(key=lambda name: name != wanted.file)
+    return Built(target, tuple(folder / name for name in names))
+
+
+def _build_decoder(
+    graph: Graph, target: str, folder: Path, values: Mapping[str, Any] | None, decoding: Decoding
+) -> Built:
+    """Build a decoder into a folder, with the tokenizer's files there before the backend looks for them."""
+    from tfdsl.decoding.manifest import FILE, read_manifest, write_manifest
+    from tfdsl.decoding.tokenizers import copy_tokenizer
+
+    backend = importlib.import_module(f"tfdsl.backends.{target}.decoder")
+    with atomic_directory(folder) as temporary:
+        tokenizer = None if decoding.tokenizer is None else copy_tokenizer(decoding.tokenizer, temporary)
+        backend.build_decoder(graph, values, temporary, tokenizer=tokenizer, **decoding.options())
+        if tokenizer is not None:
+            manifest = read_manifest(temporary)
+            told = {"tokenizer": tokenizer.kind, "eos": tokenizer.eos, "start": tokenizer.start}
+            write_manifest(temporary, replace(manifest, **told))
+        names = sorted(str(each.relative_to(temporary)) for each in temporary.rglob("*") if each.is_file())
+    names.sort(key=lambda name: name != FILE)
     return Built(target, tuple(folder / name for name in names))
 
 
@@ -81,10 +161,13 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
-def load_backend(name: str) -> ModuleType:
-    """The backend of a target. Raises `SpecError` where what it needs is not installed, or does not load."""
+def load_backend(name: str, *, to_run: bool = True) -> ModuleType:
+    """The backend of a target. Raises `SpecError` where what it needs is not installed, or does not load.
+
+    Without `to_run`, what builds do not need is neither asked for nor loaded.
+    """
     target = find_target(name)
-    for package in target.packages:
+    for package in (*target.packages, *(target.runtimes if to_run else ())):
         try:
             importlib.import_module(package)
         except ImportError as error:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TARGETS = ("torch", "onnx", "openvino")
 Command = TypeVar("Command", bound=Callable[..., Any])
 _MODEL = re.compile(r"(.+):([A-Za-z_]\w*)")
+_TOKENS = re.compile(r"\d+(,\d+)*")
 _SETTING = re.compile(r"\s*([A-Za-z_]\w*)\s*=(.*)", re.DOTALL)
 
 
@@ -61,6 +63,19 @@ def with_passes(command: Command) -> Command:
     text = """Run a pass: --pass 'quantize("h.**", bits=8)'. Repeatable."""
     passes = click.option("--pass", "passes", multiple=True, metavar="CALL", help=text)
     return plan(passes(command))
+
+
+def with_decoding(command: Command) -> Command:
+    """The options of a build that say how a decoder is to be."""
+    for option in (
+        click.option("--tokenizer", metavar="DIR|bytes", help="Tokenizer files to copy, or text as its UTF-8 bytes."),
+        click.option("--pipeline", type=click.Choice(("stateful", "paged")), help="Refuse what this one cannot run."),
+        click.option("--logits", type=click.Choice(("last", "all")), help="Positions to have logits of.  [last]"),
+        click.option("--profile", type=click.Choice(("portable", "ort")), help="Which ONNX operators to use."),
+        click.option("--cache", is_flag=True, help="Build a decoder that goes on token by token."),
+    ):
+        command = option(command)
+    return command
 
 
 def split_name(spec: str) -> tuple[str, str | None]:
@@ -232,6 +247,7 @@ def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: s
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
 @click.option("--weights", metavar="FILE|DIR", help="Weights to build with: safetensors, or a published checkpoint.")
 @click.option("--seed", type=click.IntRange(0), help="Build with weights as the initialisers draw them.")
+@with_decoding
 def build(
     spec: str,
     settings: dict[str, str],
@@ -242,6 +258,7 @@ def build(
     output: str,
     weights: str | None,
     seed: int | None,
+    **decoding: Any,
 ) -> None:
     """Build a model for a target, with weights or (for torch) without."""
     if weights is not None and seed is not None:
@@ -249,7 +266,7 @@ def build(
     model = _optimized(_load(spec, settings, inputs), plan, passes)
     bounds = model.plan(plan).deploy.get(target, {}) if plan is not None else {}
     sizes = {name: size for name, size in bounds.items() if isinstance(size, int)}  # a range leaves a size open
-    for path in model.build(target, output, weights=weights, seed=seed, dims=sizes).files:
+    for path in model.build(target, output, weights=weights, seed=seed, dims=sizes, **decoding).files:
         click.echo(path)
 
 
@@ -273,6 +290,64 @@ def verify(
     verdict = _optimized(_load(spec, settings, inputs), plan, passes).verify(targets or None, seed=seed)
     click.echo(render(verdict))
     return 0 if verdict.passed else FAULTS
+
+
+def _rows(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """`--tokens 1,2,3`, each a row."""
+    if bad := next((text for text in texts if not _TOKENS.fullmatch(text)), None):
+        raise click.BadParameter(f"`{bad}` is not of the form 1,2,3", context, option)
+    return tuple(tuple(int(number) for number in text.split(",")) for text in texts)
+
+
+def _end(context: click.Context, option: click.Parameter, ids: tuple[int, ...]) -> tuple[int, ...] | None:
+    """`--eos ID`, or None where the decoder's own are to be used."""
+    return ids or None
+
+
+@tfm.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="Text to go on from. Repeatable: a batch.")
+@click.option("--tokens", multiple=True, metavar="1,2,3", callback=_rows, help="Tokens to go on from. Repeatable.")
+@click.option("--source", "source_texts", multiple=True, metavar="TEXT", help="Text for an encoder. Repeatable.")
+@click.option("--source-tokens", multiple=True, metavar="1,2,3", callback=_rows, help="Tokens for an encoder.")
+@click.option(
+    "--input", "files", multiple=True, metavar="NAME=FILE.npy", callback=_settings, help="A further input. Repeatable."
+)
+@click.option("--max-new", type=click.IntRange(1), metavar="N", help="New tokens at most.  [128, or what fits]")
+@click.option("--temperature", type=float, help="Sample, with logits divided by this; 0 is greedy.")
+@click.option("--top-k", type=int, help="Sample from the K most likely tokens.")
+@click.option("--top-p", type=float, help="Sample from the fewest tokens whose probabilities come to P.")
+@click.option("--seed", type=click.IntRange(0), help="For sampling.")
+@click.option("--eos", type=click.IntRange(0), multiple=True, metavar="ID", callback=_end, help="A token that ends.")
+@click.option(
+    "--generator",
+    type=click.Choice(("auto", "runtime", "own")),
+    default="auto",
+    show_default=True,
+    help="Whose loop: the runtime's own package, or ours.",
+)
+def run(
+    folder: str,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    max_new: int | None,
+    eos: tuple[int, ...] | None,
+    generator: str,
+    **given: Any,
+) -> None:
+    """Generate with a decoder that `tfm build --cache` made: the continuation, as it comes."""
+    from tfdsl.decoding.printing import run_and_print
+    from tfdsl.decoding.running import Given, open_runner
+    from tfdsl.decoding.sampling import Sampling
+
+    if given["texts"] and given["tokens"] or given["source_texts"] and given["source_tokens"]:
+        raise click.UsageError("give text or tokens, not both")
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    runner = open_runner(folder, generator)
+    write = partial(click.echo, nl=False)
+    say(run_and_print(runner, Given(**given), write, max_new=max_new, sampling=sampling, eos=eos))
 
 
 @tfm.command("import")

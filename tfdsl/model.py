@@ -151,7 +151,7 @@ class Model:
         from tfdsl.build import find_target, load_backend, require_values, values_of
 
         require_values(self.graph, find_target(target), weights is not None or seed is not None)
-        backend = load_backend(target)
+        backend = load_backend(target, to_run=False)
         backend.build(self.graph, values_of(self.graph, self._opened(weights), seed), path, dims=dict(dims or {}))
 
     def build(
@@ -162,11 +162,22 @@ class Model:
         weights: Any = None,
         seed: int | None = None,
         dims: Mapping[str, int] | None = None,
+        cache: bool = False,
+        profile: str | None = None,
+        logits: str | None = None,
+        pipeline: str | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
     ) -> Built:
-        """Build for a target ("torch", "onnx", "openvino") into a folder. Raises `SpecError`."""
-        from tfdsl.build import build
+        """Build for a target ("torch", "onnx", "openvino") into a folder. Raises `SpecError`.
 
-        return build(self.graph, target, directory, weights=self._opened(weights), seed=seed, dims=dims)
+        With `cache`, a decoder that remembers, which `tfm run` and `tfdsl.decoding` generate from; the settings after it
+        are those of `tfdsl.build.Decoding`.
+        """
+        from tfdsl.build import build, decoding_of
+
+        decoding = decoding_of(cache, profile=profile, logits=logits, pipeline=pipeline, tokenizer=tokenizer)
+        values = self._opened(weights)
+        return build(self.graph, target, directory, weights=values, seed=seed, dims=dims, decoding=decoding)
 
     def export(
         self, directory: str | os.PathLike[str], *, weights: Any, mapping: str | None = None

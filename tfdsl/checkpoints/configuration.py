@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfdsl.checkpoints.common_fields import COMMON
-from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Target
+from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Sets, Target
 from tfdsl.checkpoints.json_values import as_expression, as_json, known_settings, layer_of, same
 from tfdsl.ir.elaborate.body import MOST_TURNS
 from tfdsl.ir.elaborate.expressions import evaluate
@@ -219,6 +219,8 @@ def _give_setting(
     except (Fault, Poisoned):
         return  # the parameter itself is at fault, which is reported when it is settled
     if layer is None or target.setting not in known_settings(layer):
+        if layer is not None and isinstance(rule.form, Sets) and rule.form.lenient:
+            return
         shown = f"`{layer.label}` has no `{target.setting}`" if layer else f"`{parameter}` is no layer"
         faults.add(Diagnostic("T812", f"`{name}` is {print_expression(expression)}, and {shown}", rule.span))
         return
@@ -285,6 +287,18 @@ def _json(value: Any, tree: syntax.Expression) -> Any:
         return as_json(value)
     except TypeError:
         raise Fault("T622", "a field holds a number, a string, a boolean, none or a list", tree.span) from None
+
+
+def has_no_choice(config: Mapping[str, Any], rule: FieldRule) -> bool:
+    """Whether a field has a value that stands for nothing of ours, where each one that does is written out."""
+    value = spelling(config, rule, Collector())[1]
+    if not isinstance(rule.form, Chooses) or value is ABSENT or value is None:
+        return False
+    try:
+        _chosen(rule.form, rule, rule.name, value)
+    except Fault:
+        return True
+    return False
 
 
 def settle(parameters: Parameters) -> None:

@@ -85,6 +85,8 @@ def _value(rule: FieldRule, parameters: Parameters, targets: list[Target]) -> An
         layer = layer_of(value)
         if layer is None or form.target.setting not in known_settings(layer):
             return ABSENT
+        if rule.path.optional and form.absent is None and form.target.setting not in layer.given:
+            return ABSENT  # its default goes without saying
         value = setting(layer, form.target.setting)
     if isinstance(form, Chooses):
         elsewhere = {target.setting for target in targets if target.parameter == form.target.parameter}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfdsl.checkpoints.configuration import check_values, is_literal, look_up, show, values_of
+from tfdsl.checkpoints.configuration import check_values, has_no_choice, is_literal, look_up, show, values_of
 from tfdsl.checkpoints.fields import PREFIX
 from tfdsl.checkpoints.layout import Layout, check_coverage, lay_out
 from tfdsl.ir.elaborate.parameters import Parameters
@@ -51,8 +51,11 @@ class Family:
     def misfits(self, config: Mapping[str, Any]) -> list[Diagnostic]:
         """What speaks against the family: fields that must have a value whatever the parameters, and have another."""
         faults = Collector()
-        literal = [rule for rule in self.rules().fields if is_literal(rule)]
-        check_values(config, literal, None, faults)
+        rules = self.rules().fields
+        check_values(config, [rule for rule in rules if is_literal(rule)], None, faults)
+        for rule in rules:
+            if has_no_choice(config, rule):
+                faults.add(Diagnostic("T812", f"`{rule.name}` is of another family", rule.span))
         return faults.found
 
 

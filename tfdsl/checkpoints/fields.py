@@ -6,6 +6,7 @@ field may be absent. The right side is one of:
 - a parameter: the field sets it; with `?`, absence and `null` leave it at its default. `rotary.factor` is the setting
   `factor` of the layer that the parameter `rotary` holds;
 - `set(PARAMETER, absent=OURS)`: the same, where absence and `null` mean another expression of ours than the default;
+  `set(rotary.limit, otherwise=ignored)`: the field has no influence where the layer has no such setting;
 - `choose(PARAMETER, [THEIRS, OURS], ...)`: each of their values stands for an expression of ours, a layer for instance; a
   list of theirs is taken element by element. In `[window, causal & window(window)]` the name of a parameter stands for every
   other value, and that parameter is set to it;
@@ -63,10 +64,11 @@ class Each:
 
 @dataclass(frozen=True)
 class Sets:
-    """The field is the value of a parameter."""
+    """The field is the value of a parameter; `lenient`: it has no influence on a layer without the setting that it names."""
 
     target: Target
     absent: syntax.Expression | None = None
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,40 +140,47 @@ def _target(tree: syntax.Expression, parameters: Collection[str]) -> Target:
 
 def _arguments(
     tree: syntax.Call, least: int, most: int | None, usage: str
-) -> tuple[list[syntax.Expression], syntax.Expression | None]:
-    """The arguments by position, and `absent=`."""
+) -> tuple[list[syntax.Expression], dict[str, syntax.Expression]]:
+    """The arguments by position, and those by the keywords that `usage` shows."""
     plain = [each.value for each in tree.arguments if each.keyword is None]
     named = [each for each in tree.arguments if each.keyword is not None]
     if len(plain) < least or (most is not None and len(plain) > most) or tree.name is not None:
         raise Fault("T622", f"`{tree.callee.text}` takes other arguments", tree.span, help=usage)
+    keywords: dict[str, syntax.Expression] = {}
     for each in named:
         assert each.keyword is not None
-        if each.keyword.text != "absent" or each is not named[0] or "absent" not in usage:
+        if each.keyword.text in keywords or f"{each.keyword.text}=" not in usage:
             raise Fault("T622", f"`{tree.callee.text}` has no such setting", each.keyword.span, help=usage)
-    return plain, named[0].value if named else None
+        keywords[each.keyword.text] = each.value
+    return plain, keywords
 
 
 def _set(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    plain, absent = _arguments(tree, 1, 1, "set(parameter, absent=ours)")
-    return Sets(_target(plain[0], parameters), absent)
+    usage = "set(parameter, absent=ours, otherwise=ignored)"
+    plain, named = _arguments(tree, 1, 1, usage)
+    target, otherwise = _target(plain[0], parameters), named.get("otherwise")
+    if otherwise is not None and (otherwise.span.text != IGNORED or target.setting is None):
+        message = "`otherwise=ignored` is for a setting that only some layers have"
+        raise Fault("T622", message, otherwise.span, help=usage)
+    return Sets(target, named.get("absent"), otherwise is not None)
 
 
 def _labels(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    plain, absent = _arguments(tree, 1, 1, "labels(parameter, absent=ours)")
-    return Labels(_target(plain[0], parameters), absent)
+    plain, named = _arguments(tree, 1, 1, "labels(parameter, absent=ours)")
+    return Labels(_target(plain[0], parameters), named.get("absent"))
 
 
 def _choose(tree: syntax.Call, parameters: Collection[str]) -> Form:
     usage = "choose(parameter, [theirs, ours], ..., absent=ours)"
-    plain, absent = _arguments(tree, 2, None, usage)
+    plain, named = _arguments(tree, 2, None, usage)
     pairs: list[tuple[syntax.Expression | Target, syntax.Expression]] = []
     for pair in plain[1:]:
         if not isinstance(pair, syntax.ListOf) or len(pair.items) != 2:
             raise Fault("T622", "a choice is a pair, [theirs, ours]", pair.span, help=usage)
         theirs, ours = pair.items
-        named = isinstance(theirs, syntax.Path) and theirs.parts[0].text in parameters
-        pairs.append((_target(theirs, parameters) if named else theirs, ours))
-    return Chooses(_target(plain[0], parameters), tuple(pairs), absent)
+        is_target = isinstance(theirs, syntax.Path) and theirs.parts[0].text in parameters
+        pairs.append((_target(theirs, parameters) if is_target else theirs, ours))
+    return Chooses(_target(plain[0], parameters), tuple(pairs), named.get("absent"))
 
 
 def _one_of(tree: syntax.Call, parameters: Collection[str]) -> Form:

@@ -7,23 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tfdsl.checkpoints.folder import Folder
-from tfdsl.checkpoints.layout import Group, Layout, Shape, leaves, order_of, part_of, pieces
+from tfdsl.checkpoints.layout import Group, Layout, Piece, Shape, leaves, order_of, part_of, pieces
 from tfdsl.checkpoints.weight_rules import Change, OurWeight, Tensor
 from tfdsl.ir.paths import names
 from tfdsl.language.diagnostics import Collector, Diagnostic, did_you_mean
-from tfdsl.weights.files import Array, as_float, is_readable
+from tfdsl.weights.files import is_readable
+from tfdsl.weights.source import Array, Place, Source
 
 _MOST = 12  # names in one message
 
 
-class Checkpoint(Mapping[str, Array]):
+class Checkpoint(Source):
     """The weights of a model by our paths, from a folder; floats come as float32, and `raw` as they are stored."""
 
     def __init__(self, folder: Folder, layout: Layout):
         self.folder, self.layout = folder, layout
-
-    def __getitem__(self, path: str) -> Array:
-        return as_float(self.raw(path), self.dtype(path))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout.shapes)
@@ -32,17 +30,11 @@ class Checkpoint(Mapping[str, Array]):
         return len(self.layout.shapes)
 
     def dtype(self, path: str) -> str:
-        """The element type of a weight, as safetensors spells it."""
         return self.folder.entry(self.name_of(self.layout.sources[path][0])).dtype
 
     def raw(self, path: str) -> Array:
         """A weight as it is stored: a view of the file where it lies there in one piece."""
-        found = [
-            piece
-            for group in self.layout.sources[path]
-            for piece in pieces(group.tree, self.folder.raw(self.name_of(group)), self.layout.shapes)
-            if piece.path == path
-        ]
+        found = self._pieces(path)
         shape = self.layout.shapes[path]
         if len(found) == 1:
             return found[0].array
@@ -50,6 +42,20 @@ class Checkpoint(Mapping[str, Array]):
         for piece in found:
             whole[tuple(slice(*each) for each in piece.ranges)] = piece.array
         return whole
+
+    def place(self, path: str) -> Place | None:
+        found, groups = self._pieces(path), self.layout.sources[path]
+        if len(found) > 1:
+            return None
+        return self.folder.files[self.name_of(groups[0])].place_of(found[0].array)
+
+    def _pieces(self, path: str) -> list[Piece]:
+        return [
+            piece
+            for group in self.layout.sources[path]
+            for piece in pieces(group.tree, self.folder.raw(self.name_of(group)), self.layout.shapes)
+            if piece.path == path
+        ]
 
     def name_of(self, group: Group) -> str:
         """The name under which a tensor is in the folder."""

@@ -107,6 +107,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "axis": _is_int,
     "ints": lambda value: _is_int(value) or (isinstance(value, tuple) and all(map(_is_int, value))),
     "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "numbers": lambda value: isinstance(value, tuple),  # its shape rule looks at the rest
     "bool": lambda value: isinstance(value, bool),
     "string": lambda value: isinstance(value, str),
     "mask": lambda value: isinstance(value, (masks.Term, masks.Joined, masks.Negated)),
@@ -283,24 +284,37 @@ def _loop(region: Inspected, node: Node) -> Faults:
     checkpoint = node.attributes.get("checkpoint")
     if any(not 0 <= turn < len(node.bodies) for turn in turns):
         yield f"its turns name the bodies {sorted(set(turns))}, and it has {len(node.bodies)}"
+        return
     if not 0 <= carried <= len(node.inputs):
         yield f"it carries {carried} of {len(node.inputs)} inputs"
         return
     if checkpoint is not None and checkpoint < 1:
         yield f"it recomputes groups of {checkpoint} turns"
     types = [region.graph.type(value) for value in node.inputs if value is not None]
+    if len(node.types) != carried:
+        yield f"it carries {_show(tuple(types[:carried]))}, and its results are {_show(node.types)}"
+        return
+    checked: set[tuple[int, tuple[Type, ...]]] = set()
+    for variant in turns:
+        if (variant, tuple(types)) in checked:
+            continue
+        checked.add((variant, tuple(types)))
+        faults = list(_body(variant, node.bodies[variant], types, carried))
+        yield from faults
+        if faults:
+            return
+        types[:carried] = [node.bodies[variant].type(value) for _, value in node.bodies[variant].outputs]
     if tuple(types[:carried]) != tuple(node.types):
         yield f"it carries {_show(tuple(types[:carried]))}, and its results are {_show(node.types)}"
-    for variant, body in enumerate(node.bodies):
-        yield from _body(variant, body, types, carried)
 
 
 def _body(variant: int, body: Graph, types: list[Type], carried: int) -> Faults:
+    """A body takes what comes to it, and gives as many results of the same element types."""
     inputs = [body.node(place).types[0] for place in body.inputs if place in body]
     if inputs != types:
         yield f"body {variant} takes {_show(tuple(inputs))}, and the loop gives it {_show(tuple(types))}"
     outputs = [body.type(value) for _, value in body.outputs if exists(body, value)]
-    if outputs != types[:carried]:
+    if [each.dtype for each in outputs] != [each.dtype for each in types[:carried]]:
         yield f"body {variant} gives {_show(tuple(outputs))}, and the loop carries {_show(tuple(types[:carried]))}"
 
 

@@ -401,10 +401,14 @@ def _linear_attend(t: Types, a: Attributes) -> tuple[Type, ...]:
     for place, each in enumerate((q, k, v)):
         if heads % each.dims[1]:
             raise ShapeError(f"{each.dims[1]} heads do not divide {heads}", operand=place, code="T405")
-    steps = (q.dims[0], heads, q.dims[2])
-    if t[3] is not None and not stretches(t[3].dims, steps):
-        message = f"`decay` is {show(t[3].dims)}, and does not stretch to the steps of each head, {show(steps)}"
-        raise ShapeError(message, operand=3)
+    steps: tuple[Size, ...] = (q.dims[0], heads, q.dims[2])
+    if t[3] is not None:
+        by_feature = len(t[3].dims) == 4
+        wanted = (*steps, k.dims[3]) if by_feature else steps
+        if not stretches(t[3].dims, wanted):
+            what = "features of each step" if by_feature else "steps of each head"
+            message = f"`decay` is {show(t[3].dims)}, and does not stretch to the {what}, {show(wanted)}"
+            raise ShapeError(message, operand=3)
     return (Type("float", (*steps, v.dims[3])),)
 
 
@@ -437,8 +441,9 @@ _op(
 _op(
     "linear_attend(q: float, k: float, v: float, decay: float?)",
     "Attention without softmax over the past, as a running sum (Katharopoulos et al., 2020): y = q @ S with "
-    "S = exp(decay) * S + outer(k, v) from position to position; q and k [b, h, s, d], v [b, h, s, e], `decay` [b, h, s] a "
-    "logarithm, at most 0. Fewer heads of one serve several of another.",
+    "S = exp(decay) * S + outer(k, v) from position to position; q and k [b, h, s, d], v [b, h, s, e], `decay` a logarithm, "
+    "at most 0, [b, h, s] for each step, or [b, h, s, d] for each feature of the keys. Fewer heads of one serve several of "
+    "another.",
     _linear_attend,
     flops=_linear_attend_flops,
 )

@@ -31,8 +31,10 @@ def shape(table: Any) -> tuple[int, ...]:
     dims, rows = list[int](), [table]
     while isinstance(rows[0], tuple):
         lengths = {len(row) if isinstance(row, tuple) else None for row in rows}
-        if len(lengths) > 1 or 0 in lengths:
-            raise ValueError("lists side by side are of one length, and none is empty")
+        if 0 in lengths:
+            raise ValueError("an empty list has no shape")
+        if len(lengths) > 1:
+            raise ValueError("lists side by side are of one length")
         if len(dims) == MOST_AXES:
             raise ValueError(f"lists in lists go {MOST_AXES} deep, as tensors have at most so many axes")
         dims.append(len(rows[0]))

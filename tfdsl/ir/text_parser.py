@@ -213,24 +213,29 @@ class _Reader(NodeReader):
         path, count = attributes["path"], len(attributes["turns"])
         block = outer.scope[-1].block if outer.scope else outer.graph.frame.block  # type: ignore[union-attr]
 
-        def body() -> Graph:
+        def body(changed: list[Type]) -> Graph:
             region = Reading(Graph(f"{path}.*"))
             region.graph.frame = Frame(f"{path}.*", block, {})
-            for name, type_ in inputs:
+            types = [*changed, *(type_ for _, type_ in inputs[len(changed) :])]
+            for (name, _), type_ in zip(inputs, types, strict=True):
                 self._input(region, name, type_)
             self._statements(region)
             return region.graph
 
         if cursor.ahead().text not in ("turns", "}"):
-            return [body()]
+            return [body([])]
         cursor.expect("{")
         bodies: list[Graph] = []
         turns = [-1] * count
         while not cursor.accept("}"):
             cursor.expect("turns")
-            for turn in self._turns(count):
+            own = self._turns(count)
+            for turn in own:
                 turns[turn] = len(bodies)
-            bodies.append(body())
+            # A body takes what the one in the turn before it gave.
+            before = turns[min(own) - 1] if own and min(own) else -1
+            given = bodies[before] if 0 <= before < len(bodies) else None
+            bodies.append(body([given.type(value) for _, value in given.outputs] if given else []))
         if -1 in turns:
             cursor.fail(f"turn {turns.index(-1)} has no body")
         attributes["turns"] = tuple(turns)

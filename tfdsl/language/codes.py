@@ -537,6 +537,45 @@ _TARGETS = {
         "a drawing of no depth",
         "The depth is how many levels of blocks a drawing opens: 1 or more.",
     ),
+    "T741": Code(
+        "a model that chooses no tokens",
+        "Decoding takes tokens, `int[batch, seq]`, and chooses the next from an output of numbers over the "
+        "vocabulary, `[batch, seq, vocab]`. The model lacks one of them.",
+    ),
+    "T742": Code(
+        "a folder without a decoder",
+        "`tfm run` opens the folder that `tfm build --cache` wrote. What is there was built without a "
+        "cache, or is something else.",
+    ),
+    "T743": Code(
+        "a broken decoder.json",
+        "The file that says what a folder holds is cut short, was changed by hand, or was written by another "
+        "version of tfdsl. Build the folder again.",
+    ),
+    "T744": Code(
+        "an option that does not apply",
+        "Some options of a build are about decoding alone, or about one target. One that would say nothing "
+        "is refused and not ignored.",
+    ),
+    "T746": Code(
+        "no tokenizer",
+        "Text needs a tokenizer: a folder with `tokenizer.json`, given to `tfm build --cache` as "
+        "`--tokenizer DIR`, or `bytes` for models of bytes. Without one, tokens are given by number.",
+    ),
+    "T747": Code(
+        "a prompt that the decoder cannot take",
+        "The prompt is empty, has tokens outside of the vocabulary, or comes with its new tokens to more than "
+        "the model's constraints allow; or an input beside the tokens is missing or unknown.",
+    ),
+    "T748": Code(
+        "a way of sampling that there is not",
+        "A temperature is 0 (greedy) or above it, `top_k` at least 1, and `top_p` above 0 and at most 1.",
+    ),
+    "T749": Code(
+        "logits that are no numbers",
+        "The decoder computed NaN, so that no token is the most likely. Weights may be damaged, or numbers too "
+        "large for the element type of the build.",
+    ),
 }
 _WEIGHTS = {
     "T801": Code(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Size, floor
@@ -10,18 +11,26 @@ from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.masks import Joined, Mask, Negated, Term
 
 
-def lower_masks(graph: Graph) -> Graph:
-    """The graph with each mask of an `attend` given as its `allowed` operand; a causal conjunct stays the attribute.
+def plainly_causal(graph: Graph, node: Node, part: Mask) -> bool:
+    """Whether a conjunct is the causal mask of an attention whose queries begin where its keys do."""
+    return part == masks.CAUSAL and "offset" not in node.attributes
+
+
+def lower_masks(graph: Graph, stays: Callable[[Graph, Node, Mask], bool] = plainly_causal) -> Graph:
+    """The graph with each mask of an `attend` given as its `allowed` operand, but for conjuncts that `stays` leaves.
 
     Queries are 0 .. s-1 and keys 0 .. t-1, as `positions` nodes on axis 2 of q and k; an `offset` is added to the
-    queries, and then a causal mask is made of nodes too.
+    queries.
     """
     graph = graph.copy()
     for region in graph.regions():
         for node in region.nodes():
             mask = node.attributes.get("mask") if node.op == "attend" else None
-            if mask is not None and (mask != masks.CAUSAL or "offset" in node.attributes):
-                _lower(region, node, masks.simplify(mask))
+            if mask is not None:
+                parts = [part for part in conjuncts(masks.simplify(mask)) if part != masks.FULL]
+                kept = [part for part in parts if stays(region, node, part)]
+                if kept != list(conjuncts(mask)):
+                    _lower(region, node, kept, [part for part in parts if part not in kept])
     return graph
 
 
@@ -39,18 +48,16 @@ def conjuncts(mask: Mask) -> Iterator[Mask]:
         yield mask
 
 
-def _lower(graph: Graph, node: Node, mask: Mask) -> None:
-    parts = [part for part in conjuncts(mask) if part != masks.FULL]
+def _lower(graph: Graph, node: Node, kept: list[Mask], lowered: list[Mask]) -> None:
     relations = _Relations(graph, node)
-    kept = [part for part in parts if part == masks.CAUSAL and "offset" not in node.attributes]
     allowed = node.inputs[4]
-    for part in parts:
-        if part not in kept:
-            relation = relations.mask(part)
-            allowed = relation if allowed is None else relations.node("both", allowed, relation)
-    attributes = {name: value for name, value in node.attributes.items() if name not in ("mask", "offset")}
+    for part in lowered:
+        relation = relations.mask(part)
+        allowed = relation if allowed is None else relations.node("both", allowed, relation)
+    gone = ("mask",) if kept else ("mask", "offset")
+    attributes = {name: value for name, value in node.attributes.items() if name not in gone}
     if kept:
-        attributes["mask"] = masks.CAUSAL
+        attributes["mask"] = reduce(lambda left, right: Joined("&", left, right), kept)
     made = graph.add("attend", (*node.inputs[:4], allowed, node.inputs[5]), attributes, like=node, labels=node.labels)
     made.spelled = {name: expression for name, expression in node.spelled.items() if name != "mask"}
     graph.redirect(Value(node.id), Value(made.id))

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfdsl.ir.graph import Graph, Loop, Node, Type, Value, all_paths, turns_of
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
 from tfdsl.weights.compression import dequantize, prune, quantize
+from tfdsl.weights.source import Array, Place, Source, source_of
 
-Array = npt.NDArray[Any]
 Loops = tuple[Loop, ...]
 Step = tuple[Any, ...]  # an op and its settings, or ("result", index) for one of several results
 Chain = tuple[Step, ...]
@@ -35,22 +34,33 @@ class Recipe:
     chain: Chain = ()
 
 
-class Stored(Mapping[str, Array]):
+class Stored(Source):
     """The tensors to store by path, each computed when it is read, so that a large model is never in memory at once."""
 
     def __init__(self, recipes: Mapping[str, Recipe], weights: Mapping[str, Array]):
-        self._recipes, self._weights = recipes, weights
+        self._recipes, self._weights = recipes, source_of(weights)
         self._last: tuple[Recipe, tuple[Array, ...]] | None = None
 
-    def __getitem__(self, path: str) -> Array:
-        recipe = self._recipes[path]
+    def dtype(self, name: str) -> str:
+        recipe = self._recipes[name]
         if not recipe.chain:
-            return self._weights[recipe.source]
+            return self._weights.dtype(recipe.source)
+        return "I8" if recipe.chain[-1] == ("result", 0) else "F32"
+
+    def place(self, name: str) -> Place | None:
+        recipe = self._recipes[name]
+        return None if recipe.chain else self._weights.place(recipe.source)
+
+    def raw(self, name: str) -> Array:
+        recipe = self._recipes[name]
+        if not recipe.chain:
+            return self._weights.raw(recipe.source)
         if recipe.chain[-1][0] != "result":
             return _follow(recipe.chain, self._weights[recipe.source])[0]
         # Whole numbers and scales come of one computation, and are mostly read one after the other.
         whole = Recipe(recipe.source, recipe.chain[:-1])
         if self._last is None or self._last[0] != whole:
+            self._last = None  # not both in memory
             self._last = (whole, _follow(whole.chain, self._weights[recipe.source]))
         return self._last[1][recipe.chain[-1][1]]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -19,14 +18,11 @@ from tfdsl.ir.dims import evaluate
 from tfdsl.ir.graph import Graph, Weight, weights
 from tfdsl.ir.paths import names
 from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean, one
-
-Array = npt.NDArray[Any]
+from tfdsl.weights.elements import FLOATS, INTS, NUMPY
+from tfdsl.weights.source import Array, Place, Source, place_in
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# How each element type lies in the file. NumPy has no bfloat16: it is read as the upper half of a float32.
-_FLOATS: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-_INTS: dict[str, Any] = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "U8": np.uint8}
-_KINDS = {"float": _FLOATS, "int": _INTS}
+_KINDS = {"float": FLOATS, "int": INTS}
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Entry:
     stop: int
 
 
-class WeightFile(Mapping[str, Array]):
+class WeightFile(Source):
     """The tensors of a safetensors file by name, read from the disk when they are asked for; floats come as float32.
 
     A float32 tensor is a view of the file's pages and takes no memory of its own.
@@ -52,30 +48,30 @@ class WeightFile(Mapping[str, Array]):
     def raw(self, name: str) -> Array:
         """A tensor as it is stored, as a view of the file's pages; the halves of bfloat16 come as whole numbers."""
         entry = self.entries[name]
-        kind = {**_FLOATS, **_INTS}[entry.dtype]
-        count = int(np.prod(entry.shape, dtype=np.int64))
-        flat = np.frombuffer(self._bytes, dtype=np.dtype(kind).newbyteorder("<"), count=count, offset=entry.start)
+        kind = np.dtype(NUMPY[entry.dtype]).newbyteorder("<")
+        flat = np.frombuffer(self._bytes, dtype=kind, count=math.prod(entry.shape), offset=entry.start)
         return flat.reshape(entry.shape)
+
+    def dtype(self, name: str) -> str:
+        return self.entries[name].dtype
+
+    def place(self, name: str) -> Place:
+        entry = self.entries[name]
+        return Place(self.path, entry.start, entry.stop - entry.start)
+
+    def place_of(self, view: Array) -> Place | None:
+        """Where the bytes of a view of this file's pages lie; None where they are not in order."""
+        return place_in(self.path, self._bytes, view)
 
     def data(self, name: str) -> Array:
         """The bytes of a tensor of any element type."""
         return self._bytes[self.entries[name].start : self.entries[name].stop]
-
-    def __getitem__(self, name: str) -> Array:
-        return as_float(self.raw(name), self.entries[name].dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-def as_float(raw: Array, dtype: str) -> Array:
-    """A tensor as it is stored, of an element type as the format spells it, in float32; whole numbers stay such."""
-    if dtype == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.astype(np.float32, copy=False) if dtype in _FLOATS else raw
 
 
 def read(path: str | os.PathLike[str], graph: Graph) -> WeightFile:

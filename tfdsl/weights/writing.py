@@ -1,20 +1,84 @@
-"""Writing safetensors one tensor at a time, in the element types that they are in, so that a large model is never in memory."""
+"""Writing tensors to files one after another: what lies in a file just so is copied by the system, unseen by us."""
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Iterable
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from tfdsl.weights.files import Array
+from tfdsl.weights.content import Content
+from tfdsl.weights.source import Array, Place
 
+Advance = Callable[[int], Any]  # is told how many bytes more are done
+
+# Of every element type of the format, also those that we only pass on.
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+_PIECE = 1 << 25  # bytes that are copied at once, so that whoever watches sees them move
+# What a system answers that cannot copy between two files by itself.
+_CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+
+
+def append(file: BinaryIO, content: Content, advance: Advance | None = None) -> None:
+    """Write a tensor where the file stands. The file is unbuffered, or has nothing in its buffer that is not written."""
+    told = advance or _nobody
+    if content.place is not None:
+        copy(file, content.place, told)
+        return
+    for block in content.blocks():
+        file.write(block)
+        told(block.nbytes)
+
+
+def copy(file: BinaryIO, place: Place, advance: Advance) -> None:
+    """Copy bytes of another file to where a file stands, within the system where it can."""
+    file.flush()
+    with open(place.file, "rb") as source:
+        done = 0
+        while done < place.count:
+            moved = _copy_piece(source, file, place.start + done, min(_PIECE, place.count - done))
+            if moved == 0:
+                raise OSError(errno.EIO, f"`{place.file}` has become shorter")
+            done += moved
+            advance(moved)
+
+
+def _copy_piece(source: BinaryIO, file: BinaryIO, start: int, count: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            position = file.tell()
+            moved = os.copy_file_range(source.fileno(), file.fileno(), count, start, position)
+            file.seek(position + moved)
+            return moved
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+    source.seek(start)
+    return file.write(source.read(count))
+
+
+def write_contents(path: Path, contents: Mapping[str, Content], advance: Advance | None = None) -> None:
+    """Write a safetensors file of tensors by the names that they are to have."""
+    table = [(name, content.dtype, content.shape) for name, content in contents.items()]
+    with path.open("wb") as file:
+        for name in _write_header(file, table):
+            append(file, contents[name], advance)
 
 
 def write_stored(path: Path, table: Iterable[tuple[str, str, tuple[int, ...]]], data: Callable[[str], Array]) -> None:
-    """Write tensors of given names, element types and shapes; `data` gives each as it is stored, and is called in turn.
+    """Write a safetensors file of given names, element types and shapes; `data` gives each as it is stored, in turn."""
+    with path.open("wb") as file:
+        for name in _write_header(file, table):
+            file.write(np.ascontiguousarray(data(name)).data)
+
+
+def _write_header(file: BinaryIO, table: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[str]:
+    """Write the beginning of a safetensors file; the names in the order in which the tensors are to follow.
 
     The file is the one that the safetensors library would write: large elements first, then by name.
     """
@@ -22,12 +86,14 @@ def write_stored(path: Path, table: Iterable[tuple[str, str, tuple[int, ...]]], 
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name, dtype, shape in order:
-        size = int(np.prod(shape, dtype=np.int64)) * _BYTES.get(dtype, 1)
+        size = math.prod(shape) * _BYTES.get(dtype, 1)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + size]}
         place += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name, _, _ in order:
-            file.write(np.ascontiguousarray(data(name)).data)
+    file.write(len(text).to_bytes(8, "little") + text)
+    return [name for name, _, _ in order]
+
+
+def _nobody(count: int) -> None:
+    """Tell nobody."""

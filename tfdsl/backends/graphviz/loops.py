@@ -99,9 +99,9 @@ def _body(
         holders=(*place.holders, composer.holder(place, node)),
     )
     inside.known.update(captured)
-    for inner, known, type_ in zip(body.inputs, carried, node.types, strict=False):
+    for inner, known in zip(body.inputs, carried, strict=False):
         fork = composer.scene.add(cluster, "point", "value", "")
-        composer.feed(fork, known._replace(name=""), type_)
+        composer.feed(fork, known._replace(name=""), body.node(inner).type)
         inside.known[Value(inner)] = Known((fork.id,))
     composer.draw(inside)
     return [inside.known[value] for _, value in body.outputs]

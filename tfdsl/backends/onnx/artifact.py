@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from onnx import helper
 
 from tfdsl.backends.onnx import storage
 from tfdsl.backends.onnx.builder import ELEMENTS, Builder, scope_of
-from tfdsl.backends.onnx.lowerings import LOWERINGS, REFUSED
+from tfdsl.backends.onnx.lowerings import LOWERINGS, REFUSED, Lowering
+from tfdsl.backends.onnx.precision import WIDE, precisions
 from tfdsl.backends.onnx.prepare import flat_graph, layouts
 from tfdsl.backends.prepare import bits_by_path
 from tfdsl.ir.dims import Dim
@@ -21,6 +22,7 @@ from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
 from tfdsl.weights import materialise
+from tfdsl.weights.storing import Storing
 
 Array = npt.NDArray[Any]
 
@@ -34,22 +36,25 @@ def build(
     *,
     dims: Mapping[str, int] | None = None,
     inline_limit: int = storage.INLINE_LIMIT,
+    storing: Storing | None = None,
 ) -> None:
     """Write the ONNX model of a graph to `path`, a `.onnx` file.
 
     Its weights stand in it, or in `path` with `.data` after it where they take more than `inline_limit` bytes. `dims`
-    fixes sizes by name; the others stay dynamic. Raises `SpecError`.
+    fixes sizes by name; the others stay dynamic. Inputs and outputs are float32 whatever the element type of the
+    weights: float16 is computed with too, bfloat16 is what weights are stored in. Raises `SpecError`.
     """
-    _check_ends(graph)
+    storing = storing or Storing()
+    check_ends(graph)
     flat = flat_graph(graph, dims)
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
-    builder = Builder(flat, layouts(flat), bits)
+    builder = Builder(flat, layouts(flat), bits, storing.spelled)
     names = lower(builder)
-    storage.write(_model(builder, names), list(builder.stored.values()), stored, Path(path), inline_limit)
+    storage.write(_model(builder, names), list(builder.stored.values()), stored, Path(path), inline_limit, storing)
 
 
-def _check_ends(graph: Graph) -> None:
+def check_ends(graph: Graph) -> None:
     """Refuse an output that is called like an input: in ONNX a name is one value."""
     inputs = {graph.node(place).attributes["name"]: graph.node(place) for place in graph.inputs}
     for name, value in graph.outputs:
@@ -58,23 +63,36 @@ def _check_ends(graph: Graph) -> None:
             raise one("T709", message, graph.node(value).span, help="give the output another name in the signature")
 
 
-def lower(b: Builder) -> dict[Value, str]:
-    """Lower every node that an output needs; the names of the graph's values."""
+def lower(b: Builder, lowerings: Mapping[str, Lowering] = LOWERINGS, computed: str | None = None) -> dict[Value, str]:
+    """Lower every node that an output needs; the names of the graph's values.
+
+    Floats are computed in the precision that suits the stored weights, node by node, or all in `computed`.
+    """
     names: dict[Value, str] = {}
     needed = _needed(b.graph)
+    kinds = precisions(b.graph, computed or b.stored_floats)
     for node in b.graph.nodes():
         if node.id not in needed and node.op != "input":
             continue
-        lowering = LOWERINGS.get(node.op)
+        lowering = lowerings.get(node.op)
         if lowering is None:
             raise _refusal(node)
-        b.node = node
+        b.node, b.precision = node, kinds[node.id]
         with b.within(scope_of(node)):
             operands = [None if value is None else names[value] for value in node.inputs]
+            floats = b.precision
+            if node.op == "embedding":  # rows are chosen first, and converted then
+                floats = b.floats[str(operands[1])]
+            else:
+                operands = [None if operand is None else b.fitted(operand) for operand in operands]
             results = lowering(b, OPS[node.op].fill(node.attributes), *operands)
         for index, result in enumerate(results if isinstance(results, tuple) else (results,)):
             names[Value(node.id, index)] = result
             b.types.setdefault(result, node.types[index])
+            b.floats.setdefault(result, floats)
+    b.precision = WIDE
+    for _, value in b.graph.outputs:
+        names[value] = b.fitted(names[value])
     return names
 
 
@@ -97,27 +115,37 @@ def _refusal(node: Node) -> Exception:
 
 def _model(b: Builder, names: Mapping[Value, str]) -> onnx.ModelProto:
     """The model without its weights."""
-    _name_outputs(b, names)
+    inputs = [end(b.graph.node(place).attributes["name"], b.graph.node(place).type) for place in b.graph.inputs]
+    outputs = [(names[value], end(name, b.graph.type(value))) for name, value in b.graph.outputs]
+    return assembled(b, inputs, outputs)
+
+
+def assembled(
+    b: Builder, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[tuple[str, onnx.ValueInfoProto]]
+) -> onnx.ModelProto:
+    """A model of what was built, without its weights; each output is given as the value that it is."""
+    _name_outputs(b, [(result, output.name) for result, output in outputs])
+    read = {name for node in b.nodes for name in node.input}
     graph = helper.make_graph(
         b.nodes,
         b.graph.name or "model",
-        [_end(b.graph.node(place).attributes["name"], b.graph.node(place).type) for place in b.graph.inputs],
-        [_end(name, b.graph.type(value)) for name, value in b.graph.outputs],
-        [_tensor(name, array) for name, array in b.constants.items()],
+        inputs,
+        [output for _, output in outputs],
+        [_tensor(name, array) for name, array in b.constants.items() if name in read],
     )
-    opsets = [helper.make_opsetid("", OPSET)]
-    version = helper.find_min_ir_version_for(opsets)
+    domains = sorted({node.domain for node in b.nodes if node.domain})
+    opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    version = helper.find_min_ir_version_for(opsets[:1])
     model = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="tfdsl")
     helper.set_model_props(model, {"tfdsl.model": b.graph.name})
     return model
 
 
-def _name_outputs(b: Builder, names: Mapping[Value, str]) -> None:
+def _name_outputs(b: Builder, outputs: Sequence[tuple[str, str]]) -> None:
     """Give results their outputs' names; what is no node's result, or is an output already, goes through `Identity`."""
     made = {result for node in b.nodes for result in node.output}
     renamed: dict[str, str] = {}
-    for name, value in b.graph.outputs:
-        result = names[value]
+    for result, name in outputs:
         if result in made and result not in renamed:
             renamed[result] = name
         else:
@@ -129,7 +157,8 @@ def _name_outputs(b: Builder, names: Mapping[Value, str]) -> None:
                     values[place] = renamed[each]
 
 
-def _end(name: str, type: Type) -> onnx.ValueInfoProto:
+def end(name: str, type: Type) -> onnx.ValueInfoProto:
+    """An input or output of a model."""
     shape = [str(dim) if isinstance(dim, Dim) else dim for dim in type.dims]
     return helper.make_tensor_value_info(name, ELEMENTS[type.dtype], shape)
 

@@ -18,15 +18,24 @@ from tfdsl.ir.graph import Graph, Node, Type
 
 Array = npt.NDArray[Any]
 
-DTYPES: dict[str, Any] = {"float": np.dtype(np.float32), "int": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
+_DTYPES: dict[str, Any] = {"int": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
+_FLOATS: dict[str, Any] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
 ELEMENTS = {"float": onnx.TensorProto.FLOAT, "int": onnx.TensorProto.INT64, "bool": onnx.TensorProto.BOOL}
+# The element types of weights as they are stored, spelled as safetensors does.
+STORED_ELEMENTS: dict[str, int] = {
+    "F32": onnx.TensorProto.FLOAT,
+    "F16": onnx.TensorProto.FLOAT16,
+    "BF16": onnx.TensorProto.BFLOAT16,
+    "I8": onnx.TensorProto.INT8,
+    "I4": onnx.TensorProto.INT4,
+}
 
 _LONGEST_SPELLED = 8  # a constant of more numbers is named by a count
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight as the file holds it: under which name, in which element type of ONNX, and laid out how.
+    """A weight as the file holds it: under which name, in which element type ("F32", "I4", ...), and laid out how.
 
     `form` is "plain", "transposed" (a weight [out, in] as [in, out], for products) or "flat" (a scale for each row).
     """
@@ -34,21 +43,24 @@ class Stored:
     name: str
     path: str
     shape: tuple[int, ...]  # of the weight itself
-    element: int
+    dtype: str
     form: str
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The shape in the file."""
-        return {"plain": self.shape, "transposed": self.shape[::-1], "flat": self.shape[:1]}[self.form]
 
 
 class Builder:
     """Nodes and initialisers of one graph. Equal nodes are made once: every operator used here is a pure function."""
 
-    def __init__(self, graph: Graph, forms: Mapping[str, str], bits: Mapping[str, int]):
-        """`forms` and `bits` say by path how weights are laid out in the file and how wide their numbers are."""
+    def __init__(self, graph: Graph, forms: Mapping[str, str], bits: Mapping[str, int], dtype: str = "F32"):
+        """`forms` and `bits` say by path how weights are laid out in the file and how wide their numbers are.
+
+        `dtype` is the element type of float weights in the file. Floats that are computed have that of `precision`,
+        "F32" or "F16", at the time when they are added.
+        """
         self.graph = graph
+        self.stored_floats = dtype
+        self.precision = "F32"
+        self.floats: dict[str, str] = {}  # the element types of float values
+        self.numbers: dict[str, float] = {}  # float constants without axes that are nodes of the graph
         self.node: Node | None = None  # the node being lowered
         self.forms, self.bits = forms, bits
         self.nodes: list[onnx.NodeProto] = []
@@ -98,17 +110,53 @@ class Builder:
         """A constant int64 vector."""
         return self.constant(np.array(values, dtype=np.int64))
 
-    def scalar(self, value: Any, dtype: str) -> str:
-        """A constant without axes; `dtype` is float, int or bool."""
-        return self.constant(np.array(value, dtype=DTYPES[dtype]))
+    def numpy_type(self, dtype: str) -> Any:
+        """NumPy's element type for float, int or bool."""
+        return _FLOATS[self.precision] if dtype == "float" else _DTYPES[dtype]
 
-    def weight(self, path: str, type: Type) -> str:
-        """A weight by its path, stored once however many nodes name it."""
+    def element(self, dtype: str) -> int:
+        """ONNX's element type for float, int or bool."""
+        return STORED_ELEMENTS[self.precision] if dtype == "float" else ELEMENTS[dtype]
+
+    def scalar(self, value: Any, dtype: str) -> str:
+        """A constant without axes; `dtype` is float, int or bool. A float beyond the precision is its largest."""
+        kind = self.numpy_type(dtype)
+        if dtype == "float" and np.isfinite(value):
+            value = np.clip(value, np.finfo(kind).min, np.finfo(kind).max)
+        return self.constant(np.array(value, dtype=kind))
+
+    def number(self, value: Any, dtype: str) -> str:
+        """A constant that is a node of the graph: it is made anew for whoever reads it in another precision."""
+        name = self.scalar(value, dtype)
+        if dtype == "float":
+            self.numbers[name] = value
+        return name
+
+    def fitted(self, value: str) -> str:
+        """A value of the graph in the precision of what is being added."""
+        if self.types[value].dtype != "float" or self.floats[value] == self.precision:
+            return value
+        if value in self.numbers:
+            result = self.number(self.numbers[value], "float")
+        else:
+            result = self.emit("Cast", value, to=self.element("float"))
+        self.types.setdefault(result, self.types[value])
+        self.floats[result] = self.precision
+        if value in self.layout:
+            self.layout[result] = self.layout[value]
+        return result
+
+    def weight(self, path: str, type: Type, dtype: str | None = None) -> str:
+        """A weight by its path, stored once however many nodes name it; `dtype` is for floats that are no others'."""
         if path not in self.stored:
             form = self.forms.get(path, "plain")
             name = self._unique(path)
-            self.stored[path] = Stored(name, path, _whole(type.dims), _element(type, self.bits.get(path, 8)), form)
+            kind = dtype or self.stored_floats
+            if type.dtype != "float":
+                kind = "I4" if self.bits.get(path, 8) <= 4 else "I8"
+            self.stored[path] = Stored(name, path, _whole(type.dims), kind, form)
             self.layout[name] = form
+            self.floats[name] = kind
         return self.stored[path].name
 
     @contextmanager
@@ -150,13 +198,6 @@ def _spelled(array: Array) -> str:
 def _whole(dims: tuple[Any, ...]) -> tuple[int, ...]:
     assert all(isinstance(dim, int) for dim in dims), "the sizes of weights are numbers"
     return dims
-
-
-def _element(type: Type, bits: int) -> int:
-    """The ONNX element type of a weight: whole numbers of up to four bits are stored two in a byte."""
-    if type.dtype == "float":
-        return int(onnx.TensorProto.FLOAT)
-    return int(onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
 
 
 _BEFORE_NAME = re.compile(r"\.(?!\d+(?:\.|$))")

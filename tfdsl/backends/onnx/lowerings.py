@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tfdsl.backends.onnx import attention, sizes
-from tfdsl.backends.onnx.builder import ELEMENTS, Builder
+from tfdsl.backends.onnx.builder import Builder
 from tfdsl.backends.onnx.shapes import SHAPE_LOWERINGS
 from tfdsl.ir.dims import Dim
+from tfdsl.ir.graph import Value
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import pair
 from tfdsl.ir.rearrange import letters
@@ -31,12 +32,19 @@ def _linear(b: Builder, a: Attributes, x: str, weight: str, bias: str | None) ->
 
 
 def _input(b: Builder, a: Attributes) -> str:
-    return str(a.name)
+    assert b.node is not None
+    name = str(a.name)
+    return (
+        b.emit("Cast", name, to=b.element("float")) if b.node.type.dtype == "float" and b.precision != "F32" else name
+    )
 
 
 def _weight(b: Builder, a: Attributes) -> str:
     assert b.node is not None
-    return b.weight(a.path, b.node.type)
+    readers = b.graph.users(Value(b.node.id))
+    # The operator that dequantises has scales of float32 and float16 only.
+    scales = all(user.op == "dequantize" and place == 1 for user, place in readers)
+    return b.weight(a.path, b.node.type, "F32" if scales and b.stored_floats == "BF16" else None)
 
 
 def _embedding(b: Builder, a: Attributes, ids: str, weight: str) -> str:
@@ -55,7 +63,7 @@ def _ones(b: Builder, x: str) -> str:
     """The scale of a normalisation that has none; the operators want one."""
     size = b.dims(x)[-1]
     if isinstance(size, int):
-        return b.constant(np.ones(size, dtype=np.float32))
+        return b.constant(np.ones(size, dtype=b.numpy_type("float")))
     return b.emit("Expand", b.scalar(1, "float"), sizes.size(b, size))
 
 
@@ -132,14 +140,14 @@ def _where(b: Builder, a: Attributes, condition: str, yes: str, no: str) -> str:
 
 
 def _cast(b: Builder, a: Attributes, x: str) -> str:
-    return x if b.types[x].dtype == a.to else b.emit("Cast", x, to=ELEMENTS[a.to])
+    return x if b.types[x].dtype == a.to else b.emit("Cast", x, to=b.element(a.to))
 
 
 def _constant(b: Builder, a: Attributes) -> str:
     if not isinstance(a.value, Dim):
-        return b.scalar(a.value, a.dtype)
+        return b.number(a.value, a.dtype)
     size = sizes.scalar(b, a.value)
-    return size if a.dtype == "int" else b.emit("Cast", size, to=ELEMENTS[a.dtype])
+    return size if a.dtype == "int" else b.emit("Cast", size, to=b.element(a.dtype))
 
 
 # --- reductions ------------------------------------------------------------------------------------------------------

@@ -24,8 +24,10 @@ def flat_graph(graph: Graph, dims: Mapping[str, int] | None) -> Graph:
 def layouts(graph: Graph) -> dict[str, str]:
     """The form in which to store each weight that is not to lie as it is.
 
-    A weight [out, in] that products alone read is stored [in, out], as the operator wants it; one that is read
-    otherwise too (a table tied to a head) stays as it is, since it must not be stored twice.
+    Floats lie as they do in checkpoints, so that their bytes can be copied or referred to; ONNX Runtime turns them when
+    it loads a model. A quantised weight [out, in] that products alone read is stored [in, out], as the operators that
+    compute with such weights want it; one that is read otherwise too (a table tied to a head) stays as it is, since it
+    must not be stored twice.
     """
     forms: dict[str, set[str]] = {}
     for node in graph.nodes():
@@ -35,21 +37,15 @@ def layouts(graph: Graph) -> dict[str, str]:
 
 
 def _form(graph: Graph, weight: Node) -> str:
-    value = Value(weight.id)
-    readers = {(user.op, place) for user, place in graph.users(value)}
-    if readers == {("dequantize", 1)} and all(dim == 1 for dim in weight.type.dims[1:]):
+    readers = graph.users(Value(weight.id))
+    places = {(user.op, place) for user, place in readers}
+    if places == {("dequantize", 1)} and all(dim == 1 for dim in weight.type.dims[1:]):
         return "flat"
-    return "transposed" if len(weight.type.dims) == 2 and _only_multiplied(graph, value) else "plain"
+    turned = len(weight.type.dims) == 2 and places <= {("dequantize", 0), ("dequantize", 1)}
+    return "transposed" if turned and all(_only_multiplied(graph, user) for user, _ in readers) else "plain"
 
 
-def _only_multiplied(graph: Graph, value: Value) -> bool:
+def _only_multiplied(graph: Graph, dequantized: Node) -> bool:
+    value = Value(dequantized.id)
     users = graph.users(value)
-    return (
-        bool(users)
-        and not graph.is_result(value)
-        and all(
-            (user.op == "linear" and place == 1)
-            or (user.op == "dequantize" and _only_multiplied(graph, Value(user.id)))
-            for user, place in users
-        )
-    )
+    return bool(users) and not graph.is_result(value) and all(each.op == "linear" and at == 1 for each, at in users)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfdsl.backends.onnx import sizes
-from tfdsl.backends.onnx.builder import DTYPES, ELEMENTS, Builder
+from tfdsl.backends.onnx.builder import Builder
 from tfdsl.ir import tables
 from tfdsl.ir.dims import Size
 from tfdsl.ir.op import Attributes
@@ -81,7 +81,7 @@ def _take_along(b: Builder, a: Attributes, x: str, index: str) -> str:
 def _one_hot(b: Builder, a: Attributes, x: str) -> str:
     # The operator OneHot counts negative numbers from the end, where ours give a row of zeros.
     found = b.emit("Equal", b.emit("Unsqueeze", x, b.ints(-1)), _count(b, a.classes))
-    return b.emit("Cast", found, to=ELEMENTS["float"])
+    return b.emit("Cast", found, to=b.element("float"))
 
 
 def _positions(b: Builder, a: Attributes, x: str) -> str:
@@ -93,13 +93,13 @@ def _iota(b: Builder, a: Attributes) -> str:
 
 
 def _tensor(b: Builder, a: Attributes) -> str:
-    return b.constant(np.array(a.values, dtype=DTYPES[tables.dtype(a.values)]))
+    return b.constant(np.array(a.values, dtype=b.numpy_type(tables.dtype(a.values))))
 
 
 def _count(b: Builder, size: Size) -> str:
     """The integers 0 .. size-1."""
     if isinstance(size, int):
-        return b.constant(np.arange(size, dtype=DTYPES["int"]))
+        return b.constant(np.arange(size, dtype=np.int64))
     return b.emit("Range", b.scalar(0, "int"), sizes.scalar(b, size), b.scalar(1, "int"))
 
 

@@ -52,7 +52,7 @@ def attend(
     if added is None and isinstance(k.dims[2], Dim):
         added = Mask(b.constant(np.full((1, 1, 1, 1), _NUDGE, dtype=np.float32)), (1, 1, 1, 1))
     scale = _scale(b, a, q)
-    keys, values = _repeated(b, k, q.dims[1]), _repeated(b, v, q.dims[1])
+    keys, values = repeated(b, k, q.dims[1]), repeated(b, v, q.dims[1])
     if a.softcap is None and sinks is None:
         mask = b.scalar(0, "float") if added is None else added.value
         result = b.emit("scaled_dot_product_attention", q, keys, values, mask, scale)
@@ -103,7 +103,7 @@ def _scale(b: Builder, a: Attributes, q: Tensor) -> openvino.Output:
     return b.emit("divide", b.scalar(1, "float"), root)
 
 
-def _repeated(b: Builder, x: Tensor, heads: Size) -> Operand:
+def repeated(b: Builder, x: Tensor, heads: Size) -> Operand:
     """Keys or values [b, g, t, d] with each head as often as queries share it: the form that fusions know."""
     batch, groups, length, features = x.dims
     if groups == heads:

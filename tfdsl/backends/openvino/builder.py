@@ -51,6 +51,10 @@ class Builder:
         self.node: Node | None = None  # the node being lowered
         self.parameters: dict[str, openvino.op.Parameter] = {}
         self.axes: dict[str, tuple[str, int]] = {}  # which axis of which input tells a named size
+        self.lengths: dict[str, tuple[Node, int]] = {}  # which axis of the state of which node tells a named size
+        self.batch: Size | None = None
+        self.rows: openvino.op.Parameter | None = None  # which rows of the last call those of this one go on from
+        self.sinks: list[openvino.Node] = []
         self._weights, self._bits = weights, bits
         self._made: dict[Any, tuple[openvino.Output, ...]] = {}
         self._taken: set[str] = set()
@@ -101,6 +105,22 @@ class Builder:
             self._made[key] = (node.output(0),)
         return self._made[key][0]
 
+    def read(self, name: str, initial: openvino.Output, dims: Sequence[int]) -> openvino.Output:
+        """The variable of a name, which begins as `initial`; a size of -1 is one that changes."""
+        key = ("variable", name)
+        if key not in self._made:
+            shape = openvino.PartialShape([openvino.Dimension(dim) for dim in dims])
+            node = opset16.read_value(initial, name, initial.get_element_type(), shape)
+            self._name(node, "ReadValue")
+            self._made[key] = (node.output(0),)
+        return self._made[key][0]
+
+    def assign(self, name: str, value: Operand) -> None:
+        """What the variable of a name, which was read before, holds from the next call on."""
+        node = opset16.assign(value.output if isinstance(value, Tensor) else value, name)
+        self._name(node, "Assign")
+        self.sinks.append(node)
+
     @contextmanager
     def within(self, scope: str) -> Iterator[None]:
         """Name what is added inside the block under `scope`."""
@@ -127,6 +147,10 @@ class Builder:
                 if isinstance(dim, Dim) and dim.name is not None:
                     self.axes.setdefault(dim.name, (name, axis))
         self._taken.update(name for name, _ in self.graph.outputs)
+        for node in self.graph.nodes():
+            size = node.attributes["size"] if node.op == "append" else None
+            if isinstance(size, Dim) and size.name is not None and size.name not in self.axes:
+                self.lengths.setdefault(size.name, (node, node.attributes["axis"]))
 
     def _name(self, node: openvino.Node, kind: str) -> None:
         node.set_friendly_name(self._unique(f"{self._scope}/{kind}" if self._scope else kind))

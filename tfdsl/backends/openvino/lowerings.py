@@ -17,6 +17,7 @@ import openvino
 from tfdsl.backends.openvino import attention, sizes
 from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
 from tfdsl.backends.openvino.shapes import SHAPE_LOWERINGS
+from tfdsl.backends.openvino.stateful import STATEFUL_LOWERINGS
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.graph import Value
 from tfdsl.ir.op import Attributes
@@ -278,13 +279,12 @@ LOWERINGS: dict[str, Lowering] = {
     "argmax": _argmax,
     "cumsum": _cumsum,
     "top_k": _top_k,
+    # states: in stateful.py
+    **STATEFUL_LOWERINGS,
     # shape: in shapes.py
     **SHAPE_LOWERINGS,
 }
 REFUSED: dict[str, str] = {
-    "append": "it is for models that decode with a state",
-    "running_attend": "it is for models that decode with a state",
-    "running_sum": "it is for models that decode with a state",
     "repeat": "unrolled before",
     "route": "unrolled before",
     "linear_attend": "made into products before",

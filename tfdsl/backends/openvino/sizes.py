@@ -104,6 +104,8 @@ def remainder(b: Builder, left: Operand, right: Operand) -> openvino.Output:
 
 
 def _named(b: Builder, name: str) -> openvino.Output:
+    if name not in b.axes:
+        return b.lengths[name](b)
     source, axis = b.axes[name]
     shape = b.emit("shape_of", b.parameters[source].output(0))
     return b.emit("gather", shape, b.ints(axis), b.scalar(0, "int"))

@@ -78,12 +78,15 @@ def running_attend(q: Array, k: Array, v: Array, decay: Array | None, state: Arr
     """`linear_attend` from a state [b, h, d, e] on (zeros, if None), and the state after it."""
     heads = max(each.shape[1] for each in (q, k, v))
     q, k, v = (np.repeat(each, heads // each.shape[1], axis=1) for each in (q, k, v))
-    keep = np.exp(np.broadcast_to(0.0 if decay is None else decay, q.shape[:3]))
+    decay = np.zeros(()) if decay is None else decay
+    # What is kept of each step [b, h, s, d] or of all its features [b, h, s, 1].
+    by_feature = decay.ndim == 4
+    keep = np.exp(np.broadcast_to(decay, q.shape) if by_feature else np.broadcast_to(decay, q.shape[:3])[..., None])
     if state is None:
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
     y = np.empty(v.shape)
     for step in range(q.shape[2]):
-        state = keep[:, :, step, None, None] * state + k[:, :, step, :, None] * v[:, :, step, None, :]
+        state = keep[:, :, step, :, None] * state + k[:, :, step, :, None] * v[:, :, step, None, :]
         y[:, :, step] = np.einsum("bhd,bhde->bhe", q[:, :, step], state)
     return y, state
 

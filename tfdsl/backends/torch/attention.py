@@ -214,9 +214,11 @@ def rotate(s: Site) -> Code:
 
 
 def linear_attend(s: Site) -> Code:
-    """A helper that keeps a running sum."""
-    s.forward.program.use_helper("linear_attend")
-    return call("linear_attend", *(s.arg(place) for place in range(4) if s.has(place)))
+    """A helper that keeps a running sum; where each feature of the keys decays by itself, one of its own."""
+    by_feature = s.has(3) and len(s.type(3).dims) == 4
+    helper = "gated_linear_attend" if by_feature else "linear_attend"
+    s.forward.program.use_helper(helper)
+    return call(helper, *(s.arg(place) for place in range(4) if s.has(place)))
 
 
 ATTENTION: dict[str, Lowering] = {"attend": attend, "linear_attend": linear_attend, "rotate": rotate}

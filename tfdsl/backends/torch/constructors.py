@@ -143,7 +143,7 @@ class Constructor(Maker):
             elif name.endswith(SCALE) and name.removesuffix(SCALE) in layer.weights:
                 contents.made.append(f'{target}.register_buffer("{name}", torch.ones({shape}))')
             else:
-                made = f"nn.Parameter(torch.empty({shape}))"
+                made = f"nn.Parameter(torch.empty({shape or '()'}))"
                 registered = f'{target}.register_parameter("{name}", {made})'
                 contents.made.append(f"{target}.{name} = {made}" if is_attribute(name) else registered)
                 contents.begun.append(self._beginning(target, name, _member(target, name), weight))

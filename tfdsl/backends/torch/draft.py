@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tfdsl.backends.torch.code import call
+from tfdsl.backends.torch.dimensions import size_code
 from tfdsl.backends.torch.names import is_attribute
 from tfdsl.backends.torch.places import is_below
+from tfdsl.backends.torch.sights import Sight
+from tfdsl.backends.torch.state_helpers import STATE_CLASSES
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.backends.torch.variables import Variables
 from tfdsl.ir.dims import Dim
@@ -14,8 +18,15 @@ from tfdsl.ir.dims import Dim
 if TYPE_CHECKING:
     from tfdsl.backends.torch.program import Program
 
-Extra = tuple[str, str]  # a kind (module, weight, size, device), and the path or the name of what is handed in
-HINTS = {"module": "nn.Module", "weight": "Tensor", "size": "int", "device": "torch.device"}
+Extra = tuple[str, str]  # a kind (module, weight, size, device, mask, the class of a state), and its path or name
+HINTS = {
+    "module": "nn.Module",
+    "weight": "Tensor",
+    "size": "int",
+    "device": "torch.device",
+    "mask": "Tensor | None",
+    **{name: name for name in STATE_CLASSES.values()},
+}
 
 
 @dataclass(eq=False)
@@ -43,6 +54,7 @@ class Draft:
         self.uses_training = False
         self.not_float: set[str] = set()  # variables that have held something else than floats
         self._symbols: dict[str, str] = {}
+        self._masks: dict[str, str] = {}
 
     # --- the block's names -----------------------------------------------------------------------------------------
 
@@ -65,6 +77,10 @@ class Draft:
     def module(self, path: str) -> str:
         """The module at a path."""
         return self._reach(path) or self._extra("module", path, path.rpartition(".")[2])
+
+    def state(self, kind: str, path: str) -> str:
+        """The module that holds a state."""
+        return self._reach(path) or self._extra(kind, path, path.rpartition(".")[2])
 
     def weight(self, path: str) -> str:
         """The tensor of a weight."""
@@ -131,6 +147,34 @@ class Draft:
                         return self.weight(f"{path}.{name}" if path else name)
         return None
 
+    # --- masks -----------------------------------------------------------------------------------------------------
+
+    def mask(self, sight: Sight) -> str:
+        """The mask that says what is seen, or None where nothing must be hidden."""
+        return self._mask(self.program.name_sight(sight))
+
+    def _mask(self, name: str) -> str:
+        if not self.unit.is_root:
+            return self._extra("mask", name, name)
+        if name not in self._masks:
+            self._masks[name] = self.variables.keep(name)
+            self.head.append(f"{self.indent}{self._masks[name]} = {self._made(self.program.sights[name])}")
+        return self._masks[name]
+
+    def _made(self, sight: Sight) -> str:
+        """The call that makes a mask, where the inputs of the model are."""
+        graph, inputs = self.unit.graph, zip(self.unit.inputs, self.parameters, strict=True)
+        names = {str(graph.node(value).attributes["name"]): (value, name) for value, name in inputs}
+        value, padding = names[sight.padding]
+        keep = f"{padding}.bool()"
+        _, total = graph.type(value).dims
+        if sight.keys != total:
+            keep = f"{padding}[:, -({size_code(sight.keys, self.symbol).text}) :].bool()"
+        self.program.use_helper("cached_mask")
+        settings = [f"window={sight.window}"] if sight.window is not None else []
+        settings += [] if sight.fused else ["fused=False"]
+        return call("cached_mask", keep, self.program.queries(self), *settings).text
+
     # --- what is handed in -----------------------------------------------------------------------------------------
 
     def _extra(self, kind: str, what: str, name: str) -> str:
@@ -140,5 +184,10 @@ class Draft:
 
     def arguments(self, extras: dict[Extra, str]) -> list[str]:
         """What a unit that is called from here wants besides its inputs, as this code reaches it."""
-        ways = {"module": self.module, "weight": self.weight, "size": self.symbol, "device": lambda _: self.device()}
-        return [ways[kind](what) for kind, what in extras]
+        return [self._handed(kind, what) for kind, what in extras]
+
+    def _handed(self, kind: str, what: str) -> str:
+        if kind in STATE_CLASSES.values():
+            return self.state(kind, what)
+        ways = {"module": self.module, "weight": self.weight, "size": self.symbol, "mask": self._mask}
+        return ways[kind](what) if kind in ways else self.device()

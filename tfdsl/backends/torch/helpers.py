@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tfdsl.backends.torch.state_helpers import STATE_HELPERS
+
 HELPERS: dict[str, str] = {
     "checkpoint": "",  # an import
     "rotate": '''
@@ -50,8 +52,10 @@ def attention(
 
     No fused kernel takes these.
     """
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    batch, heads, seq, features = q.shape
+    grouped = (batch, k.shape[1], -1)  # the heads that share keys are more queries of one head
+    scores = q.reshape(*grouped, features) @ k.transpose(-1, -2)
+    scores = scores.view(batch, heads, seq, -1) * (features**-0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
@@ -65,7 +69,8 @@ def attention(
         weights = weights[..., :-1]
     if allowed is not None:
         weights = weights.masked_fill(~allowed, 0.0)
-    return F.dropout(weights, drop) @ v
+    weights = F.dropout(weights, drop)
+    return (weights.reshape(*grouped, k.shape[2]) @ v).view(batch, heads, seq, -1)
 ''',
     "random_blocks": '''
 def random_blocks(queries: Tensor, keys: Tensor, count: int, size: int, seed: int) -> Tensor:
@@ -109,6 +114,28 @@ def linear_attend(
         state = state * before[:, :, -1:] + (k_ * between[:, :, -1, :, None]).transpose(-1, -2) @ v_
     return torch.cat(parts, dim=2)
 ''',
+    "gated_linear_attend": '''
+def gated_linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, chunk: int = 16) -> Tensor:
+    """The running sum of outer(k, v), of which each feature of k decays by itself, read by q.
+
+    Within a chunk it is made of products, from chunk to chunk it is a state. q, k and decay, the
+    logarithm of what a step keeps, are [b, h, s, d], v is [b, h, s, e].
+    """
+    heads = max(q.shape[1], k.shape[1], v.shape[1])
+    q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
+    decay = decay.expand(q.shape)
+    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
+    parts = []
+    for start in range(0, q.shape[2], chunk):
+        q_, k_, v_, steps = (x[:, :, start : start + chunk] for x in (q, k, v, decay))
+        between = steps.transpose(-1, -2)[..., None].expand(*steps.mT.shape, steps.shape[2]).tril(-1)
+        between = between.cumsum(dim=-2).exp().to(q.dtype)
+        before = steps.cumsum(dim=-2).exp().to(q.dtype)
+        scores = torch.einsum("bhid,bhjd,bhdij->bhij", q_, k_, between).tril()
+        parts.append(scores @ v_ + (q_ * before) @ state)
+        state = state * before[:, :, -1, :, None] + (k_.mT * between[:, :, :, -1]) @ v_
+    return torch.cat(parts, dim=2)
+''',
     "route": '''
 def route(
     x: Tensor, chosen: Tensor, weight: Tensor, experts: nn.ModuleList | list, *rest: Tensor
@@ -129,4 +156,5 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
         return (q.unflatten(1, (scale.shape[1], -1)) * scale.unsqueeze(-1)).flatten(1)
     return q * scale
 ''',
+    **STATE_HELPERS,
 }

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
+from tfdsl.ir.states import STATEFUL
 
 
 @dataclass(eq=False)
 class Layer:
-    """One place that holds weights: a `torch.nn` layer, or a bag of parameters where none fits.
+    """One place that holds weights: a `torch.nn` layer, or a bag of parameters where none fits. A state is a place too.
 
     `op` is the op of the node that it serves (None for a bag), `node` and `graph` that node, `weights` the weight nodes by
-    the last part of their path.
+    the last part of their path; a state has none.
     """
 
     path: str
@@ -27,13 +28,15 @@ LAYER_OPS = ("embedding", "linear", "conv1d", "conv2d", "layer_norm", "rms_norm"
 
 
 def collect(graph: Graph) -> dict[str, Layer]:
-    """All places that hold weights, by path."""
+    """All places that hold weights, by path, and those of states."""
     found: dict[str, Layer] = {}
     _enter(graph, found)
     for region in graph.regions():
         for node in region.nodes():
             if node.op in LAYER_OPS:
                 _offer(found, region, node)
+            if node.op in STATEFUL:
+                found[node.attributes["path"]] = Layer(node.attributes["path"], node.op, node, region)
     return found
 
 

@@ -18,10 +18,12 @@ from tfdsl.backends.torch.precision import derived_values
 from tfdsl.backends.torch.provenance import Provenance, size_of
 from tfdsl.backends.torch.reserved import MODULE_NAMES
 from tfdsl.backends.torch.settings import Settings, Settled
+from tfdsl.backends.torch.sights import Sight, prepare
 from tfdsl.backends.torch.structure import Unit, build, penalty_names
 from tfdsl.backends.torch.turns import separate_turns
 from tfdsl.ir.dims import names_of, symbol
 from tfdsl.ir.graph import Constraint, Frame, Graph, Node, Value
+from tfdsl.ir.states import states
 
 
 @dataclass(eq=False)
@@ -59,7 +61,9 @@ class Program:
     """Everything that one emitted file holds."""
 
     def __init__(self, graph: Graph):
-        self.graph, kinds = separate_turns(graph)
+        self.graph, kinds = separate_turns(prepare(graph))
+        self.decodes = bool(states(self.graph))  # with a state, from call to call
+        self.sights: dict[str, Sight] = {}  # masks that the model makes and hands to its parts
         self.graph.frame = self.graph.frame or Frame("", graph.name, {})
         self.derived = derived_values(self.graph)
         self.provenance = Provenance()
@@ -136,10 +140,10 @@ class Program:
         return self._regions[id(graph)]
 
     def is_module(self, unit: Unit) -> bool:
-        """Whether a unit is a class: the model, a turn of a loop with weights, an application that owns weights."""
+        """Whether a unit is a class: the model, a turn of a loop with weights, an application that owns some, or a state."""
         if unit.is_region:
             return unit.is_root or unit.path.rpartition(".")[0] in self.places.turns
-        return any(is_below(unit.path, path) for path in unit.weights())
+        return any(is_below(unit.path, path) for path in unit.owned())
 
     def is_list(self, loop: Node) -> bool:
         """Whether the turns of a loop are modules."""
@@ -160,6 +164,12 @@ class Program:
             numbered = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
             self.tables[text] = next(name for name in numbered if self.names.claim(name))
         return self.tables[text]
+
+    def name_sight(self, sight: Sight) -> str:
+        """The name that a mask has wherever it is handed."""
+        base = "allowed" if sight.window is None else "nearby"
+        numbered = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
+        return next(name for name in numbered if self.sights.setdefault(name, sight) == sight)
 
     # --- methods: units with weights -----------------------------------------------------------------------------------
 

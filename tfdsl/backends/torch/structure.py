@@ -9,6 +9,7 @@ from typing import Any
 import networkx as nx
 
 from tfdsl.ir.graph import Frame, Graph, Node, Value
+from tfdsl.ir.states import STATEFUL
 from tfdsl.language.syntax import Expression
 
 LEAVES = ("weight", "constant", "input")
@@ -65,15 +66,17 @@ class Unit:
             else:
                 yield item
 
-    def weights(self) -> Iterator[str]:
-        """The paths of the weights that the unit reads, in loops too."""
+    def owned(self) -> Iterator[str]:
+        """The paths of the weights that the unit reads and of its states, in loops too."""
         for node in self.nodes():
+            if node.op in STATEFUL:
+                yield node.attributes["path"]
             for value in node.inputs:
                 if value is not None and self.graph.node(value).op == "weight":
                     yield self.graph.node(value).attributes["path"]
             for body in node.bodies:
                 for region in body.regions():
-                    yield from (each.attributes["path"] for each in region.nodes() if each.op == "weight")
+                    yield from (each.attributes["path"] for each in region.nodes() if each.op in ("weight", *STATEFUL))
 
 
 def build(graph: Graph, outer: Unit | None = None, loop: Node | None = None) -> Unit:

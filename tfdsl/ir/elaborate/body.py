@@ -118,6 +118,12 @@ class Body:
             or (self.outer is not None and self.outer.knows(name))
         )
 
+    @property
+    def makes_nodes(self) -> bool:
+        """Whether tensors may be computed here: the default of a parameter is a number or a layer."""
+        waiting = self.parameters is not None and self.parameters.waiting
+        return not waiting and (self.outer is None or self.outer.makes_nodes)
+
     def names(self) -> list[str]:
         own = [*self.env, *(self.parameters or ())]
         return own + (self.outer.names() if self.outer else [])

@@ -195,10 +195,19 @@ def _binary(body: Body, tree: syntax.Binary, hint: str | None) -> Any:
             )
     if operator == "@":
         raise Fault("T301", "`@` takes tensors, not numbers", tree.span)
+    if _leaves_sizes(operator, left, right) and body.makes_nodes:
+        return _tensor_binary(body, tree, left, right)
     try:
         return calculate(operator, left, right, body.session.facts, tree.span)
     except Fault as fault:
         raise fault.because(causes(body, tree)) from None
+
+
+def _leaves_sizes(operator: str, left: Any, right: Any) -> bool:
+    """Whether arithmetic on a size that run time knows gives no size: it is then done at run time, as a tensor []."""
+    if not isinstance(left, Dim) and not isinstance(right, Dim):
+        return False
+    return isinstance(left, float) or isinstance(right, float) or (operator == "**" and isinstance(right, Dim))
 
 
 def _range(left: Any, right: Any, span: Span) -> Range:
@@ -448,6 +457,10 @@ def _function(body: Body, name: str, positional: list[Given], keywords: dict[str
         _no_keywords(name, keywords)
         return functions.initializer(name, values, tree.span)
     tensors = any(isinstance(value, (Tensor, Results)) for value in values)
+    if len(values) == 1 and isinstance(values[0], Dim) and body.makes_nodes:
+        if name == "float":
+            return as_tensor(body, values[0], tree.span, "float")
+        tensors = name in OPS and name not in ("abs", "floor")  # those of a size, at run time
     if (name in functions.NUMBERS and values and not tensors) or name == "len":
         _no_keywords(name, keywords)
         return functions.number_function(name, values, tree.span)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.elaborate.body import MOST_TURNS, Body, binders, bound_names, is_unknown, new_graph
 from tfdsl.ir.elaborate.causes import causes
 from tfdsl.ir.elaborate.values import Fault, Place, Poisoned, Region, Tensor, kind_of
-from tfdsl.ir.graph import Frame, Graph, Value
+from tfdsl.ir.graph import Frame, Graph, Type, Value
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What a turn takes over from the one before: names and types, and whether a shape may change in it."""
+
+    names: list[str]
+    types: tuple[Type, ...]
+    changing: bool
+
+
 def run_repeat(body: Body, statement: syntax.Repeat) -> None:
-    """Elaborate a loop: one graph for all turns, or one for each distinct turn where the body reads the index."""
+    """Elaborate a loop: one graph for all turns, or one for each distinct turn where the body reads the index.
+
+    In a loop that reads its index, what is carried may change its shape: a turn then takes what the one before it gave.
+    """
     count = _count(body, statement)
     place = body.claim(statement.name.text, statement.name.span)
     carried = _carried(body, statement)
@@ -26,20 +39,22 @@ def run_repeat(body: Body, statement: syntax.Repeat) -> None:
     turns: list[int] = []
     choices = _choices(statement, index) if reads_index and index else None
     alike: dict[Any, int] = {}
+    types = tuple(_tensor(body, name).type for name in carried)
     for turn in range(count if reads_index else min(count, 1)):
         choice = _choose(body, choices, index, turn) if choices is not None and index else turn
-        if choice in alike:
-            turns.append(alike[choice])
-            continue
-        before = len(body.session.faults.found)
-        region = _turn(body, statement, place, carried, captures, turn, count)
-        if len(body.session.faults.found) > before:
-            raise Poisoned  # other turns would only say the same again
-        kind = found.setdefault(structure(region.graph), len(kinds))
-        if kind == len(kinds):
-            kinds.append(region)
+        kind = alike.get((choice, types), -1)
+        if kind < 0:
+            before = len(body.session.faults.found)
+            entry = _Entry(carried, types, changing=reads_index)
+            region = _turn(body, statement, place, entry, captures, turn, count)
+            if len(body.session.faults.found) > before:
+                raise Poisoned  # other turns would only say the same again
+            kind = found.setdefault(structure(region.graph), len(kinds))
+            if kind == len(kinds):
+                kinds.append(region)
+            alike[choice, types] = kind
         turns.append(kind)
-        alike[choice] = kind
+        types = tuple(kinds[kind].graph.type(value) for _, value in kinds[kind].graph.outputs)
     for region in kinds:
         region.finish(region.graph.inputs[: len(carried)])
     if not reads_index:
@@ -49,7 +64,7 @@ def run_repeat(body: Body, statement: syntax.Repeat) -> None:
         "repeat",
         (*inputs, *(tensor.value for tensor in captures)),
         {"turns": tuple(turns), "carried": len(carried), "path": place.path, "index": index},
-        tuple(_tensor(body, name).type for name in carried),
+        types,
         name=statement.name.text,
         labels=tuple(carried),
         scope=body.frames,
@@ -158,7 +173,7 @@ def _turn(
     body: Body,
     statement: syntax.Repeat,
     place: Place,
-    carried: list[str],
+    entry: _Entry,
     captures: list[Tensor],
     turn: int,
     count: int,
@@ -187,31 +202,36 @@ def _turn(
     if statement.index is not None:
         inside.env[statement.index.text] = turn
         inside.spans[statement.index.text] = statement.index.span
-    for name in carried:
-        inside.env[name] = region.add_input(name, _tensor(body, name).type)
+    for name, type_ in zip(entry.names, entry.types, strict=True):
+        inside.env[name] = region.add_input(name, type_)
         inside.spans[name] = body.where(name) or statement.span
     result = inside.run(statement.body)
     if result is not None:
         raise Fault("T210", "a loop does not `return`; it carries what it binds again from turn to turn", result.span)
     inside.initialize(statement.body)
-    for name in carried:
-        region.graph.outputs.append((name, region.use(_carry(body, inside, name, statement))))
+    for name, type_ in zip(entry.names, entry.types, strict=True):
+        after = _carry(body, inside, name, type_, statement, entry.changing)
+        region.graph.outputs.append((name, region.use(after)))
     return region
 
 
-def _carry(body: Body, inside: Body, name: str, statement: syntax.Repeat) -> Tensor:
-    before, after = _tensor(body, name), inside.lookup(name)
+def _carry(
+    body: Body, inside: Body, name: str, before: Type, statement: syntax.Repeat, changing: bool
+) -> Tensor:
+    """What a name is at the end of a turn; of the type that it had, or of another shape where turns may differ."""
+    after = inside.lookup(name)
     span = next(n.span for s in reversed(statement.body) for n in reversed(binders(s)) if n.text == name)
     if is_unknown(after) or not isinstance(after, Tensor):
         raise Fault("T209", f"`{name}` is carried from turn to turn, and ends a turn as {kind_of(after)}", span)
-    if after.type != before.type:
+    if after.type.dtype != before.dtype or (after.type != before and not changing):
         first = body.where(name)
         raise Fault(
             "T402",
-            f"`{name}` is carried from turn to turn and changes from {before.type} to {after.type}",
+            f"`{name}` is carried from turn to turn and changes from {before} to {after.type}",
             span,
             note=f"here it is {after.type}",
-            others=(Label(first, f"before the loop it is {before.type}"),) if first else (),
+            others=(Label(first, f"before the loop it is {before}"),) if first else (),
+            help="" if after.type.dtype != before.dtype else "only a loop whose turns read its index, `repeat NAME[n] as i`, may change shapes",
         )
     return after
 

@@ -1,0 +1,132 @@
+"""The ONNX graph of a decoder under construction: what is remembered, and tensors by position rather than by head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tfdsl.backends.onnx.builder import Builder
+from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.ops import OPS
+from tfdsl.ir.states import STATEFUL, State, states
+
+CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
+FLAT = (0, 0, -1)  # a Reshape to [batch, positions, all features]
+_BY_POSITION = (0, 2, 1, 3)  # from [batch, heads, positions, features] to [batch, positions, heads, features], or back
+
+
+@dataclass(frozen=True)
+class Port:
+    """A state at the ends of a model: what comes in, what goes out, and whether both are one buffer of any length."""
+
+    state: State
+    past: str
+    present: str
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Appended:
+    """New keys or values, by heads, that an attention itself is to put after those of a state."""
+
+    new: str
+    state: State
+
+
+class DecoderBuilder(Builder):
+    """A builder that knows states. `ort` says whether operators of ONNX Runtime's own may be used.
+
+    An operator for attention reads [batch, positions, heads * features], where the graph says [batch, heads, positions,
+    features]. `rows` has that form of values by head, as far as it was met, and whichever form nothing reads is dropped.
+    """
+
+    def __init__(self, graph: Graph, forms: Mapping[str, str], bits: Mapping[str, int], dtype: str, ort: bool):
+        super().__init__(graph, forms, bits, dtype)
+        self.ort = ort
+        self.states = {state.path: state for state in states(graph)}
+        self.ports: dict[str, Port] = {}
+        self.rows: dict[str, str] = {}
+        self.appended: dict[str, Appended] = {}
+        for state in self.states.values():
+            self._taken.update((past_name(state.path), present_name(state.path)))
+            if state.axis is not None:
+                size = state.type.dims[state.axis]
+                if not isinstance(size, int) and size.name is not None:
+                    self.axes.setdefault(size.name, (past_name(state.path), state.axis))
+
+    def past(self, state: State) -> str:
+        """What was kept of a state by the last call."""
+        return past_name(state.path)
+
+    def keep(self, state: State, present: str, *, shared: bool = False) -> None:
+        """Make a value what the next call has of a state."""
+        self.ports[state.path] = Port(state, past_name(state.path), present, shared)
+
+    def by_rows(self, value: str) -> str:
+        """A value [batch, heads, positions, features] as [batch, positions, heads * features]."""
+        if value not in self.rows:
+            turned = self.emit("Transpose", value, perm=_BY_POSITION)
+            self.rows[value] = self.emit("Reshape", turned, self.ints(*FLAT))
+        return self.rows[value]
+
+    def by_heads(self, rows: str, heads: int) -> str:
+        """The value [batch, heads, positions, features] of which `rows` are the rows."""
+        result = self.emit("Transpose", self.apart(rows, heads), perm=_BY_POSITION)
+        self.rows[result] = rows
+        return result
+
+    def apart(self, rows: str, heads: int) -> str:
+        """Rows as [batch, positions, heads, features]."""
+        return self.emit("Reshape", rows, self.ints(0, 0, heads, -1))
+
+    def stand_in(self, new: str, state: State) -> str:
+        """A name for a state and what is appended to it, for the attention that is to join them."""
+        name = self._unique(f"{new}/appended")
+        self.appended[name] = Appended(new, state)
+        return name
+
+    def drop_unread(self, results: list[str]) -> None:
+        """Drop nodes that nothing needs."""
+        needed, kept = set(results), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
+
+
+def past_name(path: str) -> str:
+    """What the input of a state is called."""
+    return f"past.{path}"
+
+
+def present_name(path: str) -> str:
+    """What the output of a state is called."""
+    return f"present.{path}"
+
+
+def attended(graph: Graph, append: Node) -> Node | None:
+    """The attention that alone reads an `append`, as all its keys or values, and can do the appending itself."""
+    users = graph.users(Value(append.id))
+    a = OPS["append"].fill(append.attributes)
+    if len(users) != 1 or graph.is_result(Value(append.id)) or a.axis != 2 or a.fill:
+        return None
+    node, place = users[0]
+    if node.op != "attend" or place not in (1, 2):
+        return None
+    other = node.inputs[3 - place]
+    twin = None if other is None else graph.node(other)
+    if twin is None or twin.op != "append" or len(graph.users(Value(twin.id))) != 1:
+        return None
+    b = OPS["append"].fill(twin.attributes)
+    same = (a.axis, a.size, a.last, a.fill) == (b.axis, b.size, b.last, b.fill)
+    return node if same and not graph.is_result(Value(twin.id)) else None
+
+
+def type_of(state: State) -> Type:
+    """The type of the array that a call is given for a state."""
+    return state.type
+
+
+Test = Callable[[Graph, Node], bool]
+__all__ = ["CONTRIBUTED", "STATEFUL", "Appended", "DecoderBuilder", "Port", "attended"]

@@ -1,0 +1,1 @@
+"""Decoding with a built artifact: what a folder holds, sessions that remember, the loop that generates, tokenizers."""

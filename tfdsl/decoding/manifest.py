@@ -1,0 +1,255 @@
+"""`decoder.json`: what a folder with a decoder holds, for whoever opens it. Written by builds, read by sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfdsl.ir.dims import Dim, DimError, Size, evaluate, names_of
+from tfdsl.ir.graph import Constraint, Graph, Type
+from tfdsl.ir.states import states
+from tfdsl.language.diagnostics import SpecError, one
+
+FILE = "decoder.json"
+FORMAT = 1
+MASK, POSITIONS = "attention_mask", "position_ids"
+TARGETS = ("torch", "onnx", "openvino")
+
+_FURTHEST = 1 << 40  # a size that no model has: what still holds there is no bound
+_COMPARE: dict[str, Callable[[int, int], bool]] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b}
+_MIRRORED = {">": "<", ">=": "<="}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """The type of an input or state: "float", "int" or "bool", and its axes as numbers and as names or expressions."""
+
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A state: its path, its type before a call, the axis along which it grows, and how much of it is kept at most."""
+
+    path: str
+    dtype: str
+    dims: tuple[int | str, ...]
+    axis: int | None
+    fill: int
+    last: int | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `decoder.json` says.
+
+    `inputs` are those that a step takes, by their names in the incremental graph (`tokens` is the one that is decoded,
+    with `attention_mask` and `position_ids` as far as the graph reads them); `encoder_inputs` those of the encoder.
+    `logits` is the output to choose tokens from, for the last position only, or for `all`. `limits` are the largest
+    sizes that the model allows, by name. `files` maps what else a target needs to know of its files to their names.
+    `pipelines` says of each runtime's own generator why it cannot run the folder, or "" where it can. `eos` are the
+    tokens that end a text, and `start` is the one that an encoder-decoder begins with, as the tokenizer's files tell.
+    """
+
+    target: str
+    model: str
+    tokens: str
+    logits: str
+    decoder: str
+    encoder: str | None = None
+    profile: str | None = None
+    all_logits: bool = False
+    vocab: int | None = None
+    inputs: Mapping[str, Argument] = field(default_factory=dict)
+    encoder_inputs: Mapping[str, Argument] = field(default_factory=dict)
+    states: tuple[Kept, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    pipelines: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: str | None = None
+    eos: tuple[int, ...] = ()
+    start: int | None = None
+
+    @property
+    def longest(self) -> int | None:
+        """How many positions a row may come to, prompt and new tokens together; None where there is no bound."""
+        return self.limits.get("total")
+
+
+def describe(
+    decoder: Graph,
+    *,
+    target: str,
+    file: str,
+    tokens: str,
+    encoder: Graph | None = None,
+    encoder_file: str | None = None,
+    given: tuple[str, ...] = (),
+    profile: str | None = None,
+    all_logits: bool = False,
+    files: Mapping[str, str] | None = None,
+    pipelines: Mapping[str, str] | None = None,
+) -> Manifest:
+    """The manifest of an incremental graph, and of its encoder, whose outputs `given` are inputs of the decoder."""
+    signature = _signature(decoder)
+    name, value = logits_of(decoder)
+    vocab = decoder.type(value).dims[-1]
+    return Manifest(
+        target=target,
+        model=decoder.name,
+        tokens=tokens,
+        logits=name,
+        decoder=file,
+        encoder=encoder_file,
+        profile=profile,
+        all_logits=all_logits,
+        vocab=vocab if isinstance(vocab, int) else None,
+        inputs={name: each for name, each in signature.items() if name not in given},
+        encoder_inputs={} if encoder is None else _signature(encoder),
+        states=tuple(
+            Kept(path, each.type.dtype, _dims(each.type), each.axis, each.fill, each.last)
+            for each in states(decoder)
+            for path in each.paths
+        ),
+        limits=limits(decoder, *([] if encoder is None else [encoder])),
+        files=files or {},
+        pipelines=pipelines or {},
+    )
+
+
+def tokens_of(decoder: Graph) -> str:
+    """The input of an incremental graph that is decoded: the first of whole numbers, [batch, seq]."""
+    for node in map(decoder.node, decoder.inputs):
+        name: str = node.attributes["name"]
+        if node.type.dtype == "int" and len(node.type.dims) == 2 and name not in (MASK, POSITIONS):
+            return name
+    raise one("T741", f"`{decoder.name}` has no input of tokens, `int[batch, seq]`, to decode")
+
+
+def logits_of(graph: Graph) -> tuple[str, Any]:
+    """The output that tokens are chosen from: the one called `logits`, or else the first of floats with three axes."""
+    fitting = [
+        (name, value)
+        for name, value in graph.outputs
+        if graph.type(value).dtype == "float" and len(graph.type(value).dims) == 3
+    ]
+    named = [each for each in fitting if each[0] == "logits"]
+    if not fitting:
+        message = f"`{graph.name}` has no output to choose tokens from"
+        raise one("T741", message, help="one of numbers over the vocabulary is needed, [batch, seq, vocab]")
+    return (named or fitting)[0]
+
+
+def limits(*graphs: Graph) -> dict[str, int]:
+    """The largest number that the constraints of graphs allow each size that is in one alone."""
+    found: dict[str, int] = {}
+    for graph in graphs:
+        for each in graph.constraints:
+            names = names_of((each.left, each.right))
+            if len(names) == 1 and (most := _most(each, name := next(iter(names)))) is not None:
+                found[name] = min(found.get(name, most), most)
+    return found
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `decoder.json` into a folder."""
+    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `decoder.json` from a folder. Raises `SpecError` for a folder without one, and for a broken one."""
+    path = folder / FILE
+    if not folder.is_dir():
+        raise one("T742", f"there is no folder `{folder}`")
+    if not path.is_file():
+        help_ = "`tfm build ... --cache -o DIR` makes one"
+        raise one("T742", f"`{folder}` holds no decoder: it has no `{FILE}`", help=help_)
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise _broken(path, f"cannot be read: {error}") from None
+    return _parsed(path, document)
+
+
+def _parsed(path: Path, document: Any) -> Manifest:
+    if not isinstance(document, dict):
+        raise _broken(path, "is no JSON object")
+    if document.get("format") != FORMAT:
+        raise _broken(path, f"is of format {document.get('format')!r}, and this version reads format {FORMAT}")
+    if document.get("target") not in TARGETS:
+        raise _broken(path, f"is for the target {document.get('target')!r}, which is none")
+    try:
+        return _manifest(document)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise _broken(path, f"lacks a field or has one of the wrong kind: {error}") from None
+
+
+def _manifest(document: Mapping[str, Any]) -> Manifest:
+    """The document as a manifest; raises whatever a wrong kind of value raises."""
+    plain = {name: value for name, value in document.items() if name != "format"}
+    for name in ("model", "tokens", "logits", "decoder"):
+        _is(plain[name], str, name)
+    for name in ("encoder", "profile", "tokenizer"):
+        _is(plain.get(name), (str, type(None)), name)
+    _is(plain.get("start"), (int, type(None)), "start")
+    for name in ("decoder", "encoder"):
+        if plain.get(name) is not None and Path(plain[name]).name != plain[name]:
+            raise ValueError(f"`{name}` is no file of the folder itself")
+    for name in ("inputs", "encoder_inputs"):
+        plain[name] = {key: Argument(each["dtype"], tuple(each["dims"])) for key, each in plain.get(name, {}).items()}
+    plain["states"] = tuple(Kept(**{**each, "dims": tuple(each["dims"])}) for each in plain.get("states", ()))
+    plain["eos"] = tuple(_is(each, int, "eos") for each in plain.get("eos", ()))
+    for number in _is(plain.get("limits", {}), dict, "limits").values():
+        _is(number, int, "limits")
+    return Manifest(**plain)
+
+
+def _is(value: Any, kind: Any, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}` cannot be {value!r}")
+    return value
+
+
+def _broken(path: Path, what: str) -> SpecError:
+    return one("T743", f"`{path}` {what}", help="build the folder again")
+
+
+def _signature(graph: Graph) -> dict[str, Argument]:
+    nodes = [graph.node(place) for place in graph.inputs]
+    return {node.attributes["name"]: Argument(node.type.dtype, _dims(node.type)) for node in nodes}
+
+
+def _dims(type_: Type) -> tuple[int | str, ...]:
+    return tuple(str(size) if isinstance(size, Dim) else size for size in type_.dims)
+
+
+def _most(constraint: Constraint, name: str) -> int | None:
+    """The largest number for a size that a bound from above allows; None where the constraint is none."""
+    left, operator, right = constraint.left, constraint.operator, constraint.right
+    if operator in _MIRRORED:
+        left, operator, right = right, _MIRRORED[operator], left
+    if operator not in _COMPARE:
+        return None
+
+    def fits(number: int) -> bool:
+        return _COMPARE[operator](_at(left, name, number), _at(right, name, number))
+
+    low, high = 1, _FURTHEST  # fits at low, not at high
+    try:
+        if fits(high) or not fits(low):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+    except DimError:  # a quotient that is not always whole
+        return None
+    return low
+
+
+def _at(size: Size, name: str, number: int) -> int:
+    return evaluate(size, {name: number})

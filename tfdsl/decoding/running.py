@@ -1,0 +1,193 @@
+"""Running a built decoder: from what a user gives to prompts and inputs, by a runtime's own generator or by our loop."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tfdsl.decoding.generate import OnToken, check_prompts, generate
+from tfdsl.decoding.manifest import Argument, Manifest, read_manifest
+from tfdsl.decoding.sampling import GREEDY, Sampling
+from tfdsl.decoding.session import open_session
+from tfdsl.decoding.tokenizers import Coder, open_coder
+from tfdsl.language.diagnostics import SpecError, one
+
+Array = npt.NDArray[Any]
+
+# The module of each target that drives its runtime's own generator.
+GENERATORS = {"onnx": "tfdsl.backends.onnx.genai", "openvino": "tfdsl.backends.openvino.genai"}
+
+
+class Generator(Protocol):
+    """A runtime's own generator, opened on a folder."""
+
+    name: str
+
+    def generate(
+        self, prompt: Sequence[int], new: int, sampling: Sampling, eos: tuple[int, ...], tell: OnToken
+    ) -> None:
+        """Tell the new tokens of one prompt as they come, the one that ends it included."""
+
+
+@dataclass
+class Runner:
+    """A built decoder, opened. `generator` is the runtime's own, or None where our loop over a session does the work."""
+
+    folder: Path
+    manifest: Manifest
+    generator: Generator | None = None
+    _coder: list[Coder] = field(default_factory=list)
+    _session: list[Any] = field(default_factory=list)
+
+    @property
+    def coder(self) -> Coder:
+        """The tokenizer that the build copied. Raises `SpecError` where there is none."""
+        if not self._coder:
+            self._coder.append(open_coder(self.folder, self.manifest.tokenizer))
+        return self._coder[0]
+
+    @property
+    def name(self) -> str:
+        """Who generates, for people."""
+        return "tfdsl's own loop" if self.generator is None else self.generator.name
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new: int | None = None,
+        sampling: Sampling = GREEDY,
+        eos: tuple[int, ...] | None = None,
+        inputs: Mapping[str, Array] | None = None,
+        on_token: OnToken | None = None,
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, as `tfdsl.decoding.generate.generate` gives them. Raises `SpecError`."""
+        if self.generator is not None and len(prompts) == 1 and not inputs:
+            return [self._generated(prompts, max_new, sampling, eos, on_token)]
+        if not self._session:
+            self._session.append(open_session(self.folder))
+        options: dict[str, Any] = {"sampling": sampling, "eos": eos, "inputs": inputs, "on_token": on_token}
+        return generate(self._session[0], self.manifest, prompts, max_new=max_new, **options)
+
+    def _generated(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new: int | None,
+        sampling: Sampling,
+        eos: tuple[int, ...] | None,
+        on_token: OnToken | None,
+    ) -> list[int]:
+        assert self.generator is not None
+        new = check_prompts(self.manifest, prompts, max_new)
+        found: list[int] = []
+
+        def tell(row: int, token: int) -> None:
+            found.append(token)
+            if on_token is not None:
+                on_token(row, token)
+
+        self.generator.generate(prompts[0], new, sampling, self.manifest.eos if eos is None else eos, tell)
+        return found
+
+
+def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runner:
+    """Open a built decoder. `generator` is "own" for our loop, "runtime" to insist on the runtime's, "auto" for either.
+
+    Raises `SpecError` for a folder that holds none, a target that is not installed, and a runtime's generator that is
+    insisted on and cannot be had.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    if generator == "own":
+        return Runner(path, manifest)
+    try:
+        return Runner(path, manifest, _runtime_generator(path, manifest))
+    except SpecError:
+        if generator == "runtime":
+            raise
+    return Runner(path, manifest)
+
+
+def _runtime_generator(folder: Path, manifest: Manifest) -> Generator:
+    """The generator of the target's own runtime. Raises `SpecError` with the reason where there is none."""
+    if manifest.target not in GENERATORS:
+        raise one("T745", f"{manifest.target} has no generator of its own", help="`--generator own` runs it")
+    if manifest.encoder is not None:
+        raise one("T745", "runtimes' own generators are for decoders alone", help="`--generator own` runs it")
+    made: Generator = importlib.import_module(GENERATORS[manifest.target]).open_generator(folder, manifest)
+    return made
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user gave for one run, before it is known what the decoder takes."""
+
+    texts: tuple[str, ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    source_texts: tuple[str, ...] = ()
+    source_tokens: tuple[tuple[int, ...], ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare(runner: Runner, given: Given) -> tuple[list[list[int]], dict[str, Array]]:
+    """The prompts, and the arrays of further inputs, that were given. Raises `SpecError`."""
+    inputs = {name: _loaded(name, path) for name, path in given.files.items()}
+    sources = [runner.coder.encode(text) for text in given.source_texts] + [list(row) for row in given.source_tokens]
+    if sources:
+        inputs |= source_inputs(runner.manifest, sources, inputs)
+    prompts = [runner.coder.encode(text) for text in given.texts] + [list(row) for row in given.tokens]
+    if not prompts and runner.manifest.encoder is not None:
+        rows = max([len(sources), *(len(value) for value in inputs.values() if value.ndim)], default=1)
+        prompts = [[_start(runner.manifest)]] * rows
+    return prompts, inputs
+
+
+def source_inputs(
+    manifest: Manifest, sources: Sequence[Sequence[int]], given: Mapping[str, Array] = {}
+) -> dict[str, Array]:
+    """The encoder's inputs for tokens of sources: the tokens, and which of them are real, where it reads that."""
+    plain = {name: each for name, each in manifest.encoder_inputs.items() if len(each.dims) == 2 and name not in given}
+    names = [name for name, each in plain.items() if each.dtype == "int"]
+    if not names:
+        takes = ", ".join(manifest.encoder_inputs) or "no source"
+        raise one("T747", f"`{manifest.model}` takes no tokens of a source: it takes {takes}")
+    if not all(map(len, sources)):
+        raise one("T747", "a source of no tokens has nothing to go on from", help="give at least one token")
+    tokens = np.zeros((len(sources), max(map(len, sources))), np.int64)
+    real = np.zeros(tokens.shape, np.bool_)
+    for row, source in enumerate(sources):
+        tokens[row, : len(source)], real[row, : len(source)] = source, True
+    masks = {name: real for name, each in plain.items() if _is_mask(each, plain[names[0]])}
+    if not masks and not real.all():
+        help_ = "build it with its optional input for the padding (`--with`), or run them one by one"
+        raise one("T747", f"`{manifest.model}` cannot tell padding in sources of different lengths", help=help_)
+    return {names[0]: tokens, **masks}
+
+
+def _is_mask(each: Argument, tokens: Argument) -> bool:
+    """Whether an input says which tokens are real: booleans on the same axes."""
+    return each.dtype == "bool" and each.dims == tokens.dims
+
+
+def _start(manifest: Manifest) -> int:
+    if manifest.start is None:
+        help_ = "give it with `--tokens`"
+        raise one("T747", f"it is not known which token `{manifest.model}` begins with", help=help_)
+    return manifest.start
+
+
+def _loaded(name: str, path: str) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise one(
+            "T747", f"`{path}`, for the input `{name}`, cannot be read: {error}", help="it is a .npy file"
+        ) from None
+    return array
