@@ -184,7 +184,7 @@ def test_a_written_model_is_read_back_and_holds_its_weights_once(tmp_path: Path)
     build(graph, weights, tmp_path / "model.xml")
     assert {file.name for file in tmp_path.iterdir()} == {"model.xml", "model.bin"}
     size = (tmp_path / "model.bin").stat().st_size
-    assert 0 <= size - sum(array.nbytes for array in weights.values()) < 64
+    assert 0 <= size - sum(array.nbytes for array in weights.values()) < 64 * (len(weights) + 1)
     inputs = random_inputs(graph, {"batch": 2, "seq": 3}, 0, {})
     read = session(tmp_path / "model.xml")(inputs)
     check(read, run(graph, weights, inputs))
@@ -210,7 +210,7 @@ def test_quantised_weights_stay_whole_numbers(tmp_path: Path, bits: int, group: 
     weights = trial_weights(graph, 0)
     build(graph, weights, tmp_path / "model.xml")
     scales = 4 * 64 * (64 // group if group else 1)
-    assert 0 <= (tmp_path / "model.bin").stat().st_size - size - scales < 64
+    assert 0 <= (tmp_path / "model.bin").stat().st_size - size - scales < 3 * 64
     inputs = random_inputs(graph, {"batch": 3}, 0, {})
     check(session(tmp_path / "model.xml")(inputs), run(graph, weights, inputs))
     (product,) = [node for node in layers(make(graph, weights)) if kind(node) == "FullyConnected"]

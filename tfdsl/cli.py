@@ -342,7 +342,7 @@ def run(
     from tfdsl.decoding.running import Given, open_runner
     from tfdsl.decoding.sampling import Sampling
 
-    if given["texts"] and given["tokens"] or given["source_texts"] and given["source_tokens"]:
+    if (given["texts"] and given["tokens"]) or (given["source_texts"] and given["source_tokens"]):
         raise click.UsageError("give text or tokens, not both")
     sampling = Sampling(temperature, top_k, top_p, seed)
     runner = open_runner(folder, generator)

@@ -46,6 +46,8 @@ class Correspondence:
     ours: Tensor | None
     span: Span
     is_copy: bool = False  # of a weight that other rules name: read, and not written
+    computed: syntax.Expression | None = None  # the block that makes the tensor, which must hold just that
+    module: Module | None = None  # whose names `computed` uses
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ CHANGES = {
 }
 
 
-COPY = "copy"
+COPY, COMPUTED = "copy", "computed"
 
 
 class NoTensor:
@@ -99,6 +101,7 @@ class WeightRule:
         self.placeholders = names.placeholders
         self.used: set[str] = set()
         self.is_copy = False
+        self.computed: syntax.Expression | None = None
 
     def read(self, tree: syntax.Expression) -> Tensor | None:
         """What a tensor of theirs is; None for one without influence, and `NO_TENSOR` for one that is not there."""
@@ -113,9 +116,21 @@ class WeightRule:
             if len(tree.arguments) != 1 or tree.arguments[0].keyword is not None:
                 raise Fault("T622", f"`{COPY}` takes one weight", tree.span)
             return self.read(tree.arguments[0].value)
+        if isinstance(tree, syntax.Call) and tree.callee.text == COMPUTED:
+            self.computed = self.block(tree)
+            return None
         ours = self.tensor(tree)
         self.check_used()
         return ours
+
+    def block(self, tree: syntax.Call) -> syntax.Expression:
+        """The block that computes a tensor of theirs."""
+        found = tree.arguments[0].value if len(tree.arguments) == 1 and tree.arguments[0].keyword is None else None
+        named = found.callee if isinstance(found, syntax.Call) else found
+        if found is None or not isinstance(named, syntax.Path) or self.module.find(named.text) is None:
+            usage = "computed(sinusoidal)"
+            raise Fault("T622", f"`{COMPUTED}` takes a block, with its settings", tree.span, help=usage)
+        return found
 
     def check_used(self) -> None:
         """Refuse a placeholder that says nothing."""

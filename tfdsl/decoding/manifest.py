@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdsl.ir.dims import Dim, DimError, Size, evaluate, names_of
-from tfdsl.ir.graph import Constraint, Graph, Type
+from tfdsl.ir.graph import Constraint, Graph, Type, Value
 from tfdsl.ir.states import states
 from tfdsl.language.diagnostics import SpecError, one
 
@@ -77,7 +77,7 @@ class Manifest:
     @property
     def longest(self) -> int | None:
         """How many positions a row may come to, prompt and new tokens together; None where there is no bound."""
-        return self.limits.get("total")
+        return self.limits.get(str(self.inputs[MASK].dims[1])) if MASK in self.inputs else None
 
 
 def describe(
@@ -130,18 +130,13 @@ def tokens_of(decoder: Graph) -> str:
     raise one("T741", f"`{decoder.name}` has no input of tokens, `int[batch, seq]`, to decode")
 
 
-def logits_of(graph: Graph) -> tuple[str, Any]:
-    """The output that tokens are chosen from: the one called `logits`, or else the first of floats with three axes."""
-    fitting = [
-        (name, value)
-        for name, value in graph.outputs
-        if graph.type(value).dtype == "float" and len(graph.type(value).dims) == 3
-    ]
-    named = [each for each in fitting if each[0] == "logits"]
-    if not fitting:
-        message = f"`{graph.name}` has no output to choose tokens from"
-        raise one("T741", message, help="one of numbers over the vocabulary is needed, [batch, seq, vocab]")
-    return (named or fitting)[0]
+def logits_of(graph: Graph) -> tuple[str, Value]:
+    """The output to choose tokens from: the first."""
+    for name, value in graph.outputs[:1]:
+        if graph.type(value).dtype == "float" and len(graph.type(value).dims) == 3:
+            return name, value
+    message = f"the first output of `{graph.name}` is nothing to choose tokens from"
+    raise one("T741", message, help="it should be numbers over the vocabulary, [batch, seq, vocab]")
 
 
 def limits(*graphs: Graph) -> dict[str, int]:

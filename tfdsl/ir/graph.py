@@ -334,7 +334,11 @@ def fed(node: Node) -> tuple[Value | None, ...]:
 
 def changing(node: Node) -> int:
     """How many of the bodies' inputs, from the first on, are not the same in every run of a body."""
-    return 1 if node.op == "route" else node.attributes["carried"]
+    if node.op == "route":
+        return 1
+    scanned: int = node.attributes.get("scanned", 0)
+    carried: int = node.attributes["carried"]
+    return carried + scanned
 
 
 def turns_of(node: Node, variant: int) -> tuple[int, ...]:

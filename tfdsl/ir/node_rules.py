@@ -200,7 +200,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _types(region: Inspected, node: Node) -> Faults:
-    if node.op in ("input", "repeat", "route"):
+    if node.op in ("input", "repeat", "route", "scan"):
         if node.op == "input" and len(node.types) != 1:
             yield f"an input has one type, not {len(node.types)}"
         return
@@ -277,7 +277,7 @@ def _state(region: Inspected, node: Node) -> Faults:
 
 def _loop(region: Inspected, node: Node) -> Faults:
     if node.op != "repeat":
-        if node.bodies and node.op != "route":
+        if node.bodies and node.op not in ("route", "scan"):
             yield "it has bodies, and is no loop"
         return
     turns, carried = node.attributes["turns"], node.attributes["carried"]
@@ -343,6 +343,38 @@ def _experts(region: Inspected, node: Node) -> Faults:
         yield from _independent(body, x.dims[0])
 
 
+def _recurrence(region: Inspected, node: Node) -> Faults:
+    if node.op != "scan":
+        return
+    carried, scanned, axis = (node.attributes[name] for name in ("carried", "scanned", "axis"))
+    types = [region.graph.type(value) for value in node.inputs if value is not None]
+    along = types[carried : carried + scanned]
+    if len(node.bodies) != 1 or node.attributes["turns"] != (0,) or not carried or not scanned:
+        yield f"it has {len(node.bodies)} steps, carries {carried} states and goes through {scanned} tensors"
+        return
+    if len(along) != scanned or any(len(each.dims) <= axis for each in along):
+        yield f"it goes along axis {axis} of {_show(tuple(along))}"
+        return
+    length = along[0].dims[axis]
+    if any(each.dims[axis] != length for each in along):
+        yield f"it goes along {_show(tuple(along))}, which differ in length"
+        return
+    body = node.bodies[0]
+    slices = [Type(each.dtype, (*each.dims[:axis], *each.dims[axis + 1 :])) for each in along]
+    wanted = [*types[:carried], *slices, *types[carried + scanned :]]
+    inputs = [body.node(place).types[0] for place in body.inputs if place in body]
+    outputs = [body.type(value) for _, value in body.outputs if exists(body, value)]
+    rows = [Type(each.dtype, (*each.dims[:axis], length, *each.dims[axis:])) for each in outputs[carried:]]
+    if inputs != wanted:
+        yield f"its step takes {_show(tuple(inputs))}, and it gives {_show(tuple(wanted))}"
+    elif outputs[:carried] != types[:carried]:
+        yield f"its step gives {_show(tuple(outputs))}, and it carries {_show(tuple(types[:carried]))}"
+    elif (*types[:carried], *rows) != tuple(node.types):
+        yield f"its step gives {_show(tuple(outputs))}, and its results are {_show(node.types)}"
+    elif any(each.penalties for each in body.regions()):
+        yield "its step has penalties"
+
+
 def _independent(body: Graph, rows: Size) -> Faults:
     try:
         axes = check_rows(body, [0, *(None for _ in body.inputs[1:])], rows)
@@ -367,5 +399,6 @@ NODE_RULES: tuple[Rule, ...] = (
     Rule("a state has one node, and a `*` in its path for each loop around it", _state),
     Rule("a weight has one shape and one beginning, and no more `*` in its path than loops around it", _weight),
     Rule("a loop's turns, bodies, inputs and results agree", _loop),
+    Rule("a recurrence's step takes and gives what it is said to", _recurrence),
     Rule("experts agree with what is routed to them, and treat each row by itself", _experts),
 )

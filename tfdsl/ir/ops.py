@@ -475,6 +475,19 @@ _op(
 )
 
 
+# --- recurrences -----------------------------------------------------------------------------------------------------
+
+_op(
+    "scan(x: any*; carried: int, scanned: int, axis: int, turns: ints, path: string)",
+    "A layer applied at one position after another: `step` takes each x at a position of an axis, then the states, and gives "
+    "the states that the next position takes, then any results; `start` lists the first states. Gives the last states, then "
+    "the results of all positions along the axis.",
+    _given,
+    called="scan(x..., step, start, axis=1)",
+    place="step",
+)
+
+
 # --- elementwise -----------------------------------------------------------------------------------------------------
 
 _UNARY = {

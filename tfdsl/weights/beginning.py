@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from tfdsl.ir.dims import evaluate
 from tfdsl.ir.graph import Graph, Initializer, Weight, weights
 from tfdsl.weights.memory import bytes_needed, require_memory
+from tfdsl.weights.source import Array, Source
 
-Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 _XAVIER = Initializer("xavier_uniform")
 
@@ -22,6 +20,33 @@ _XAVIER = Initializer("xavier_uniform")
 def initial(graph: Graph, seed: int) -> dict[str, Array]:
     """Every weight as its initialiser says, in float32; it depends on the seed and its path, and on no other weight."""
     return _make(graph, lambda weight, path, shape: start(weight.initializer or _XAVIER, shape, generator(seed, path)))
+
+
+def drawn(graph: Graph, seed: int) -> Source:
+    """What `initial` gives, each weight drawn when it is read, so that a large model is never in memory at once."""
+    return _Drawn(graph, seed)
+
+
+class _Drawn(Source):
+    """Weights as their initialisers say."""
+
+    def __init__(self, graph: Graph, seed: int):
+        self._weights = {path: weight for weight in weights(graph) for path in weight.paths()}
+        self._seed = seed
+
+    def dtype(self, name: str) -> str:
+        return "F32"
+
+    def raw(self, name: str) -> Array:
+        weight = self._weights[name]
+        shape = tuple(evaluate(dim, {}) for dim in weight.type.dims)
+        return start(weight.initializer or _XAVIER, shape, generator(self._seed, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def trial(graph: Graph, seed: int) -> dict[str, Array]:

@@ -41,28 +41,28 @@ def attend(
     added = None if bias is None else Mask(bias, b.dims(bias))
     causal = a.mask == masks.CAUSAL
     if sinks is None:
-        mask = _joined(b, added, shown)
+        mask = joined(b, added, shown)
     else:
         # The operator has no sinks. A key of zeros before all others is one: its score is what the mask adds there.
         visible = _and_causal(b, shown, queries, keys) if causal else shown
-        mask = _with_sinks(b, _joined(b, added or _zero(b), visible), sinks, keys)
+        mask = _with_sinks(b, joined(b, added or zero(b), visible), sinks, keys)
         k, v, keys, causal = _zeros_before(b, k), _zeros_before(b, v), keys + 1, False
     if mask is not None:
         # Of a mask's axes the operator stretches batch and heads only.
-        mask = _stretched(b, mask, (queries, keys))
+        mask = stretched(b, mask, (queries, keys))
     settings = {"is_causal": 1 if causal else None, "scale": a.scale, "softcap": a.softcap}
     return b.emit("Attention", q, k, v, mask and mask.value, **settings)
 
 
-def _joined(b: Builder, bias: Mask | None, allowed: Mask | None) -> Mask | None:
-    """One mask for both: -inf where it is not allowed to look."""
+def joined(b: Builder, bias: Mask | None, allowed: Mask | None, hidden: float = -np.inf) -> Mask | None:
+    """One mask for both: `hidden` where it is not allowed to look."""
     if bias is None or allowed is None:
         return bias or allowed
-    value = b.emit("Where", allowed.value, bias.value, b.scalar(-np.inf, "float"))
+    value = b.emit("Where", allowed.value, bias.value, b.scalar(hidden, "float"))
     return Mask(value, broadcast(allowed.dims, bias.dims))
 
 
-def _zero(b: Builder) -> Mask:
+def zero(b: Builder) -> Mask:
     return Mask(b.scalar(0, "float"), ())
 
 
@@ -79,7 +79,7 @@ def _and_causal(b: Builder, allowed: Mask | None, queries: Size, keys: Size) -> 
 def _with_sinks(b: Builder, mask: Mask | None, sinks: str, keys: Size) -> Mask:
     """The mask with a first column that holds each head's sink."""
     assert mask is not None
-    mask = _stretched(b, mask, (keys,))
+    mask = stretched(b, mask, (keys,))
     column = b.emit("Unsqueeze", sinks, b.ints(1, 2))
     last = b.ints(-1)
     none = b.emit("Concat", b.ints(0), sizes.size(b, keys), axis=0)
@@ -91,7 +91,7 @@ def _zeros_before(b: Builder, x: str) -> str:
     return b.emit("Pad", x, b.ints(1, 0), None, b.ints(2))
 
 
-def _stretched(b: Builder, mask: Mask, last: Shape) -> Mask:
+def stretched(b: Builder, mask: Mask, last: Shape) -> Mask:
     dims = broadcast(mask.dims, last)
     return Mask(sizes.expand(b, mask.value, mask.dims, dims), dims)
 

@@ -250,6 +250,7 @@ REFUSED: dict[str, str] = {
     "running_sum": "it is for models that decode with a state",
     "repeat": "unrolled before",
     "route": "unrolled before",
+    "scan": "recurrences are not made yet",
     "linear_attend": "made into products before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",

@@ -11,13 +11,12 @@ from typing import Any
 import numpy.typing as npt
 import openvino
 from openvino import opset16
-from openvino.passes import Manager, Serialize
 
+from tfdsl.backends.openvino import storage
 from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
 from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED
 from tfdsl.backends.openvino.parameters import Dims, add_parameters, ranges
 from tfdsl.backends.prepare import bits_by_path, fix_sizes
-from tfdsl.files import atomic_file
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import one
@@ -26,42 +25,55 @@ from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import materialise
+from tfdsl.weights.storing import Storing
 
 Array = npt.NDArray[Any]
 
 
 def build(
-    graph: Graph, weights: Mapping[str, Array], path: str | os.PathLike[str], *, dims: Dims | None = None
+    graph: Graph,
+    weights: Mapping[str, Array],
+    path: str | os.PathLike[str],
+    *,
+    dims: Dims | None = None,
+    storing: Storing | None = None,
 ) -> None:
     """Write the model of a graph to `path` (an `.xml` file) and its weights to the `.bin` file beside it.
 
     `dims` fixes named sizes (`{"batch": 1}`) or gives their least and most (`{"seq": (1, 512)}`); the others stay
-    dynamic. Raises `SpecError`.
+    dynamic. The element type of weights says nothing of that of computing, which the runtime is told. Raises `SpecError`.
     """
     target = Path(path)
     if target.suffix != ".xml":
         raise one("T702", f"OpenVINO reads a model from an `.xml` file, and `{target}` is not called so")
-    model = make(graph, weights, dims)
-    # The weights are in place before the file that reads them.
-    with atomic_file(target) as xml, atomic_file(target.with_suffix(".bin")) as data:
-        serialise = Manager()
-        serialise.register_pass(Serialize(str(xml), str(data)))
-        serialise.run_passes(model)
+    storing = storing or Storing()
+    builder, stored = _begin(graph, weights, dims or {}, storing.spelled, outside=True)
+    model = _model(builder, lower(builder))
+    storage.write(model, list(builder.stored.values()), stored, target, storing)
 
 
-def make(graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None) -> openvino.Model:
+def make(
+    graph: Graph, weights: Mapping[str, Array], dims: Dims | None = None, dtype: str = "float32"
+) -> openvino.Model:
     """The model of a graph; its constants lie in the memory of `weights` where they can. Raises `SpecError`."""
+    builder, _ = _begin(graph, weights, dims or {}, Storing(dtype).spelled, outside=False)
+    return _model(builder, lower(builder))
+
+
+def _begin(
+    graph: Graph, weights: Mapping[str, Array], dims: Dims, dtype: str, outside: bool
+) -> tuple[Builder, Mapping[str, Array]]:
+    """A builder with the inputs of a model, and the weights to store."""
     _check_ends(graph)
-    dims = dims or {}
     limits = ranges(graph, dims)
     flat = fix_sizes(unroll(graph), {name: size for name, size in dims.items() if isinstance(size, int)})
     flat.penalties = []
     flat, _ = clean(lower_linear_attention(lower_masks(flat)))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
-    builder = Builder(flat, stored, bits)
+    builder = Builder(flat, stored, bits, dtype, outside)
     add_parameters(builder, limits)
-    return _model(builder, lower(builder))
+    return builder, stored
 
 
 def lower(b: Builder) -> dict[Value, Tensor]:
@@ -126,7 +138,8 @@ def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
         result = opset16.result(output)
         result.set_friendly_name(name)
         results.append(result)
-    model = openvino.Model(results, list(b.parameters.values()), b.graph.name or "model")
+    inputs = [*b.parameters.values(), *b.stand_ins]
+    model = openvino.Model(results, inputs, b.graph.name or "model")
     _part_numbers(model)
     return model
 

@@ -51,7 +51,7 @@ def attend(
     added = _added(b, _like_scores(b, bias), visible)
     if added is None and isinstance(k.dims[2], Dim):
         added = Mask(b.constant(np.full((1, 1, 1, 1), _NUDGE, dtype=np.float32)), (1, 1, 1, 1))
-    scale = _scale(b, a, q)
+    scale = scale_of(b, a, q)
     keys, values = repeated(b, k, q.dims[1]), repeated(b, v, q.dims[1])
     if a.softcap is None and sinks is None:
         mask = b.scalar(0, "float") if added is None else added.value
@@ -93,7 +93,7 @@ def _added(b: Builder, bias: Mask | None, visible: Mask | None) -> Mask | None:
     return Mask(b.emit("select", visible.value, seen, b.scalar(_HIDDEN, "float")), dims)
 
 
-def _scale(b: Builder, a: Attributes, q: Tensor) -> openvino.Output:
+def scale_of(b: Builder, a: Attributes, q: Tensor) -> openvino.Output:
     features = q.dims[3]
     if a.scale is not None:
         return b.scalar(a.scale, "float")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Union
@@ -15,7 +15,8 @@ from openvino import opset16
 
 from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Type
-from tfdsl.language.diagnostics import one
+from tfdsl.weights.content import Content
+from tfdsl.weights.source import source_of
 
 Array = npt.NDArray[Any]
 
@@ -42,18 +43,50 @@ class Tensor:
 
 Operand = Union[Tensor, openvino.Output]
 
+# The element types of weights as they are stored, spelled as safetensors does.
+STORED_ELEMENTS = {
+    "F32": openvino.Type.f32,
+    "F16": openvino.Type.f16,
+    "BF16": openvino.Type.bf16,
+    "I8": openvino.Type.i8,
+    "I4": openvino.Type.i4,
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight that is to be written: the name of the input that stands for it, its path, and how it is to lie there."""
+
+    name: str
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
 
 class Builder:
     """Operators and constants of one model. Equal operators are made once: every one used here is a pure function."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Array], bits: Mapping[str, int]):
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Array],
+        bits: Mapping[str, int],
+        dtype: str = "F32",
+        outside: bool = False,
+    ):
+        """`dtype` is the element type that float weights are stored in; they are converted where they are read.
+
+        With `outside`, inputs stand for the weights: a writer makes constants of those that are in `stored`.
+        """
         self.graph = graph
+        self.stored: dict[str, Stored] = {}
+        self.stand_ins: list[openvino.op.Parameter] = []
+        self._dtype, self._outside = dtype, outside
         self.node: Node | None = None  # the node being lowered
         self.parameters: dict[str, openvino.op.Parameter] = {}
         self.axes: dict[str, tuple[str, int]] = {}  # which axis of which input tells a named size
-        self.lengths: dict[str, tuple[Node, int]] = {}  # which axis of the state of which node tells a named size
-        self.batch: Size | None = None
-        self.rows: openvino.op.Parameter | None = None  # which rows of the last call those of this one go on from
+        self.lengths: dict[str, Callable[[Builder], openvino.Output]] = {}  # named sizes that only states tell
+        self.rows: Tensor | None = None  # which rows of the last call those of this one go on from, if that is asked
         self.sinks: list[openvino.Node] = []
         self._weights, self._bits = weights, bits
         self._made: dict[Any, tuple[openvino.Output, ...]] = {}
@@ -96,14 +129,33 @@ class Builder:
         """A constant without axes; `dtype` is float, int or bool."""
         return self.constant(np.array(value, dtype=DTYPES[dtype]))
 
-    def weight(self, path: str, type: Type, stored: Sequence[int]) -> openvino.Output:
-        """A weight by its path, in the shape `stored`; one constant however many nodes name it."""
+    def weight(self, path: str, type: Type, stored: Sequence[int], scale: bool = False) -> openvino.Output:
+        """A weight by its path, in the shape `stored`; one constant however many nodes name it.
+
+        Floats come out as float32. A scale is stored as such, and so is a single number.
+        """
         key = ("weight", path)
         if key not in self._made:
-            node = _shared(self._array(path, type).reshape(stored), self._bits.get(path, 8))
-            node.set_friendly_name(self._unique(path))
+            dtype = self._stored_type(path, type, scale)
+            content = Content(source_of(self._weights), path, _whole(type.dims), dtype)
+            name = self._unique(path)
+            if self._outside and math.prod(stored) > 1:
+                node: openvino.Node = opset16.parameter(list(stored), STORED_ELEMENTS[dtype])
+                self.stand_ins.append(node)
+                self.stored[name] = Stored(name, path, content.shape, dtype)
+            else:
+                node = _constant(content, stored)
+            node.set_friendly_name(name)
+            if dtype in ("F16", "BF16"):
+                node = opset16.convert(node, "f32")
+                node.set_friendly_name(self._unique(f"{name}/Convert"))
             self._made[key] = (node.output(0),)
         return self._made[key][0]
+
+    def _stored_type(self, path: str, type: Type, scale: bool) -> str:
+        if type.dtype != "float":
+            return "I4" if self._bits.get(path, 8) <= 4 else "I8"
+        return "F32" if scale or math.prod(_whole(type.dims)) == 1 else self._dtype
 
     def read(self, name: str, initial: openvino.Output, dims: Sequence[int]) -> openvino.Output:
         """The variable of a name, which begins as `initial`; a size of -1 is one that changes."""
@@ -128,15 +180,6 @@ class Builder:
         yield
         self._scope = before
 
-    def _array(self, path: str, type: Type) -> Array:
-        if path not in self._weights:
-            raise one("T801", f"there is no weight `{path}`", None if self.node is None else self.node.span)
-        array = np.asarray(self._weights[path])
-        if array.shape != type.dims:
-            message = f"`{path}` is {list(array.shape)}, and the model's is {list(type.dims)}"
-            raise one("T803", message, None if self.node is None else self.node.span)
-        return array.astype(np.float32 if type.dtype == "float" else np.int8, copy=False)
-
     def _reserve_ends(self) -> None:
         """Keep the names of inputs and outputs free, and note which axis of which input tells each named size."""
         for place in self.graph.inputs:
@@ -147,10 +190,6 @@ class Builder:
                 if isinstance(dim, Dim) and dim.name is not None:
                     self.axes.setdefault(dim.name, (name, axis))
         self._taken.update(name for name, _ in self.graph.outputs)
-        for node in self.graph.nodes():
-            size = node.attributes["size"] if node.op == "append" else None
-            if isinstance(size, Dim) and size.name is not None and size.name not in self.axes:
-                self.lengths.setdefault(size.name, (node, node.attributes["axis"]))
 
     def _name(self, node: openvino.Node, kind: str) -> None:
         node.set_friendly_name(self._unique(f"{self._scope}/{kind}" if self._scope else kind))
@@ -175,18 +214,17 @@ def identity(output: openvino.Output) -> tuple[str, int]:
     return output.get_node().get_name(), output.get_index()
 
 
-def _shared(array: Array, bits: int) -> openvino.op.Constant:
-    """A constant over the memory of an array, which is copied only where it must be put in order or packed."""
-    if array.dtype == np.int8 and bits <= 4:
-        packed = _packed(array)  # neither tensor nor constant would keep it alive: the constant is a copy
-        tensor = openvino.Tensor(packed, openvino.Shape(array.shape), openvino.Type.i4)
-        return openvino.op.Constant(tensor, shared_memory=False)
-    array = np.require(array, requirements=["C", "W"])
-    return openvino.op.Constant(array, shared_memory=True)
+def _whole(dims: tuple[Any, ...]) -> tuple[int, ...]:
+    assert all(isinstance(dim, int) for dim in dims), "the sizes of weights are numbers"
+    return dims
 
 
-def _packed(array: Array) -> Array:
-    """Two numbers of four bits in a byte, the first of them in its low half."""
-    flat = np.zeros(2 * math.ceil(array.size / 2), dtype=np.uint8)
-    flat[: array.size] = array.reshape(-1).view(np.uint8) & 0xF
-    return flat[::2] | flat[1::2] << 4
+def _constant(content: Content, shape: Sequence[int]) -> openvino.op.Constant:
+    """A constant over the memory of a weight, which is copied only where it must be put in order or converted."""
+    array = content.array()
+    if content.dtype in ("F32", "I8"):
+        return openvino.op.Constant(np.require(array.reshape(shape), requirements=["C", "W"]), shared_memory=True)
+    # Neither tensor nor constant would keep the bytes alive: the constant is a copy.
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    tensor = openvino.Tensor(data, openvino.Shape(shape), STORED_ELEMENTS[content.dtype])
+    return openvino.op.Constant(tensor, shared_memory=False)

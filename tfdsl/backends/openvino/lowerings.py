@@ -37,7 +37,9 @@ def _input(b: Builder, a: Attributes) -> openvino.Output:
 
 def _weight(b: Builder, a: Attributes) -> openvino.Output:
     assert b.node is not None
-    return b.weight(a.path, b.node.type, _stored(b, b.node.type.dims))
+    readers = b.graph.users(Value(b.node.id))
+    scale = all(user.op == "dequantize" and place == 1 for user, place in readers)
+    return b.weight(a.path, b.node.type, _stored(b, b.node.type.dims), scale)
 
 
 def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
@@ -287,6 +289,7 @@ LOWERINGS: dict[str, Lowering] = {
 REFUSED: dict[str, str] = {
     "repeat": "unrolled before",
     "route": "unrolled before",
+    "scan": "recurrences are not made yet",
     "linear_attend": "made into products before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",

@@ -7,14 +7,16 @@ a variable that is joined with others as it is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import openvino
+from openvino import opset16
 
 from tfdsl.backends.openvino import sizes
 from tfdsl.backends.openvino.attention import repeated
 from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
-from tfdsl.ir.dims import Size
+from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Node, Type
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
@@ -22,6 +24,7 @@ from tfdsl.ir.states import state_type
 
 # Variables of 64 bits are refused by the CPU plugin, which computes whole numbers in 32 anyway.
 _KEPT_AS = {"float": "f32", "int": "i32", "bool": "boolean"}
+ROWS = "beam_idx"  # as pipelines call it
 _END = 2**63 - 1  # a Slice that stops here stops where its axis does
 
 
@@ -118,10 +121,26 @@ def before(b: Builder, node: Node) -> openvino.Output:
         return b.emit("gather", read, _rows(b, type_), b.scalar(0, "int"))
 
 
-def length(b: Builder, name: str) -> openvino.Output:
-    """A size that only the state of a node tells."""
-    node, axis = b.lengths[name]
-    return b.emit("gather", b.emit("shape_of", before(b, node)), b.ints(axis), b.scalar(0, "int"))
+def begin(b: Builder, batch: Size) -> None:
+    """Add the input that says which rows of the last call the rows of this one, `batch` of them, go on from.
+
+    Sizes that no input tells are those of states.
+    """
+    parameter = opset16.parameter(openvino.PartialShape([-1]), openvino.Type.i32)
+    parameter.set_friendly_name(ROWS)
+    parameter.output(0).get_tensor().set_names({ROWS})
+    b.parameters[ROWS] = parameter
+    b.rows = Tensor(parameter.output(0), Type("int", (batch,)))
+    for node in b.graph.nodes():
+        size = node.attributes["size"] if node.op == "append" else None
+        if isinstance(size, Dim) and size.name is not None and size.name not in b.axes:
+            b.lengths[size.name] = partial(_length, node)
+
+
+def _length(node: Node, b: Builder) -> openvino.Output:
+    """The length of the state of a node as an int64 vector of one element."""
+    axis = b.ints(node.attributes["axis"])
+    return b.emit("gather", b.emit("shape_of", before(b, node)), axis, b.scalar(0, "int"))
 
 
 def _begun(b: Builder, dims: Sequence[Size]) -> openvino.Output:
@@ -138,8 +157,8 @@ def _begun(b: Builder, dims: Sequence[Size]) -> openvino.Output:
 
 def _rows(b: Builder, type_: Type) -> Operand:
     """Which rows of a state to go on from: those of the model's input where the first axis is the batch."""
-    if b.rows is not None and type_.dims[0] == b.batch:
-        return b.rows.output(0)
+    if b.rows is not None and type_.dims[:1] == b.rows.dims:
+        return b.rows
     return sizes.count(b, type_.dims[0])
 
 

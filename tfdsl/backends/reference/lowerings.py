@@ -241,6 +241,20 @@ def _route(machine: Machine, node: Node, x: Array, chosen: Array, weight: Array,
     return y
 
 
+def _scan(machine: Machine, node: Node, *operands: Array) -> tuple[Array, ...]:
+    """The step at one position after another; results are stacked along the axis."""
+    a = machine.attributes(node)
+    states, scanned = operands[: a.carried], operands[a.carried : a.carried + a.scanned]
+    captured = operands[a.carried + a.scanned :]
+    rows: list[tuple[Array, ...]] = []
+    for position in range(scanned[0].shape[a.axis]):
+        here = [np.take(each, position, axis=a.axis) for each in scanned]
+        results = machine.turn(node.bodies[0], Loop(a.path, (position,)), (*states, *here, *captured))
+        states = results[: a.carried]
+        rows.append(results[a.carried :])
+    return (*states, *(np.stack(row, axis=a.axis) for row in zip(*rows, strict=True)))
+
+
 def _append(machine: Machine, node: Node, x: Array) -> Array:
     a, path = machine.attributes(node), machine.state_path(node)
     before = machine.state.get(path)
@@ -279,5 +293,6 @@ LOWERINGS: dict[str, Lowering] = {
     "weight": _weight,
     "repeat": _repeat,
     "route": _route,
+    "scan": _scan,
 }
 REFUSED: dict[str, str] = {}

@@ -15,20 +15,35 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from tfdsl.weights.storing import Storing
+
 __all__ = ["build", "emit", "make", "session"]
 
 
-def make(graph: Graph, weights: Mapping[str, Any] | None = None) -> torch.nn.Module:
-    """A module from the emitted source, with the given weights (by path) or with its own initial ones."""
+def make(graph: Graph, weights: Mapping[str, Any] | None = None, dtype: str = "float32") -> torch.nn.Module:
+    """A module from the emitted source, with the given weights (by path) or with its own initial ones.
+
+    `dtype` is the element type of its parameters and of what it computes: "float32", "float16" or "bfloat16".
+    """
     import torch
 
     source, name = emit_named(graph)
     module = _import(graph.name, source)
-    model: torch.nn.Module = getattr(module, name)()
+    model: torch.nn.Module = getattr(module, name)().to(getattr(torch, dtype))
     if weights is not None:
-        state = {path: torch.from_numpy(_own(array)) for path, array in weights.items()}
-        model.load_state_dict(state, strict=True, assign=False)
+        _load(model, weights)
     return model
+
+
+def _load(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
+    """Copy weights into a module one by one; their paths and shapes have been compared with the graph's."""
+    import torch
+
+    state = model.state_dict()
+    assert state.keys() == weights.keys(), "a module's state has the paths of its graph"
+    with torch.no_grad():
+        for path, tensor in state.items():
+            tensor.copy_(torch.from_numpy(_own(weights[path])))
 
 
 def _own(array: Any) -> Any:
@@ -56,30 +71,39 @@ def _import(name: str, source: str) -> types.ModuleType:
     return module
 
 
-def build(graph: Graph, weights: Mapping[str, Any] | None, directory: str | os.PathLike[str]) -> list[str]:
-    """Write `model.py` and, with weights, `model.safetensors`; the names written."""
+def build(
+    graph: Graph,
+    weights: Mapping[str, Any] | None,
+    directory: str | os.PathLike[str],
+    *,
+    storing: Storing | None = None,
+) -> list[str]:
+    """Write `model.py` and, with weights, `model.safetensors`; the names written. Raises `SpecError`."""
     from pathlib import Path
 
+    from tfdsl.backends.torch.storage import write
     from tfdsl.files import atomic_directory
-    from tfdsl.weights import materialise, write
+    from tfdsl.weights import materialise
 
     if weights is not None:
         graph, weights = materialise(graph, weights)
     with atomic_directory(directory) as folder:
         Path(folder, "model.py").write_text(emit(graph), encoding="utf-8")
         if weights is not None:
-            write(Path(folder, "model.safetensors"), weights)
+            write(Path(folder, "model.safetensors"), graph, weights, storing)
     return ["model.py"] + (["model.safetensors"] if weights is not None else [])
 
 
-def session(graph: Graph, weights: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-    """The model as a function of arrays, in float32 and without dropout."""
+def session(
+    graph: Graph, weights: Mapping[str, Any], dtype: str = "float32"
+) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    """The model as a function of arrays, without dropout; floats come and go as float32 whatever it computes in."""
     import torch
 
     from tfdsl.weights import materialise
 
     graph, stored = materialise(graph, weights)
-    model = make(graph, stored).eval()
+    model = make(graph, stored, dtype).eval()
     names = [name for name, _ in graph.outputs]
 
     def run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -87,10 +111,11 @@ def session(graph: Graph, weights: Mapping[str, Any]) -> Callable[[Mapping[str, 
         tensors = []
         for name in order:
             tensor = torch.from_numpy(_own(inputs[name]))
-            tensors.append(tensor.float() if tensor.is_floating_point() else tensor)
+            tensors.append(tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor)
         with torch.no_grad():
             results = model(*tensors)
         results = results if isinstance(results, tuple) else (results,)
+        results = [each.float() if each.is_floating_point() else each for each in results]
         return {name: result.detach().numpy() for name, result in zip(names, results, strict=True)}
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfdsl.backends.torch.code import ATOM, COMPARE, JOIN, PRODUCT, SUM, UNARY, Code, call, infix
+from tfdsl.backends.torch.sights import Sight
 from tfdsl.backends.torch.site import Lowering, Site
 from tfdsl.ir import masks
 from tfdsl.ir.masks import may_hide_all
@@ -14,6 +15,8 @@ LONG_MASK = 40
 
 def attend(s: Site) -> Code:
     """`F.scaled_dot_product_attention`, or a function of our own where that lacks something."""
+    if "sight" in s.node.attributes:
+        return _cached(s, s.node.attributes["sight"])
     if asks_for_positions(s.a.mask):
         s.settle(0, "q")
         s.settle(1, "k")
@@ -43,6 +46,16 @@ def attend(s: Site) -> Code:
         s.forward.program.use_helper("blank_hidden")
         return call("blank_hidden", code.text, allowed.text)
     return code
+
+
+def _cached(s: Site, sight: Sight) -> Code:
+    """Attention to what is kept, under a mask that the model makes once a call, or without one where none is needed."""
+    allowed = Code(s.forward.draft.mask(sight))
+    if not sight.fused:
+        return _by_hand(s, allowed)
+    s.forward.program.use_helper("cached_attention")
+    scale = [f"scale={s.setting('scale')}"] if s.a.scale is not None else []
+    return call("cached_attention", *(s.arg(place) for place in range(3)), allowed.text, *scale)
 
 
 def asks_for_positions(mask: masks.Mask | None) -> bool:
@@ -91,8 +104,8 @@ def _biased(s: Site, allowed: Code | None) -> str:
     return f'{s.atom(3)}.masked_fill({hidden}, float("-inf"))'
 
 
-def _by_hand(s: Site) -> Code:
-    """Attention with a soft cap or sinks, which no fused kernel takes."""
+def _by_hand(s: Site, allowed: Code | None = None) -> Code:
+    """Attention with a soft cap or sinks, which no fused kernel takes; `allowed` is what may be seen, if that is known."""
     s.forward.program.use_helper("attention")
     parts = [s.arg(place) for place in range(3)]
     if s.a.scale is not None:
@@ -101,7 +114,7 @@ def _by_hand(s: Site) -> Code:
         parts.append(f"softcap={s.setting('softcap')}")
     if s.has(3):
         parts.append(f"bias={s.arg(3)}")
-    allowed = _allowed(s)
+    allowed = allowed or _allowed(s)
     if allowed is not None:
         allowed = _named(s, allowed) if len(allowed.text) > LONG_MASK else allowed
         parts.append(f"allowed={allowed.text}")

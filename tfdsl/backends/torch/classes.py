@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tfdsl.backends.torch.constructors import Constructor
 from tfdsl.backends.torch.layout import signature, statement
+from tfdsl.backends.torch.decoding import BEGIN, reset_method
 from tfdsl.backends.torch.names import class_name
 from tfdsl.backends.torch.program import Method, Program, Sheet
 from tfdsl.backends.torch.settings import Settled
@@ -75,9 +76,12 @@ class Classes:
             f"self.{self.program.attribute(path, name)} = {self.program.words(name)}"
             for name in sorted(sheet.scope.wanted, key=order.index)
         ]
-        body = [*settled.statements, *stored, *statements]
+        decodes = self.program.decodes and not path
+        body = [*settled.statements, *stored, *statements, *([BEGIN] if decodes else ())]
         lines = signature("__init__", ["self", *parameters], "None", "    ")
         lines += [line for text in ("super().__init__()", *body) for line in _laid_out(text)]
+        if decodes:
+            lines += ["", *reset_method(self.program.state_kinds)]
         for method in _methods(sheet):
             if method.name == "forward":
                 lines += ["", *method.lines]

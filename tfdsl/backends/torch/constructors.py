@@ -11,7 +11,7 @@ from tfdsl.backends.torch.layer_calls import LAYER_CALLS, Maker, declared_layer
 from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.module_lists import list_of_turns, rows_of
 from tfdsl.backends.torch.names import class_name, is_attribute
-from tfdsl.backends.torch.reserved import MODULE_NAMES
+from tfdsl.backends.torch.reserved import MODULE_NAMES, ROOT_NAMES
 from tfdsl.ir.graph import Node
 from tfdsl.language.diagnostics import Span, one
 
@@ -121,9 +121,10 @@ class Constructor(Maker):
         return f"{target}.{name} = {text}" if is_attribute(name) else f'{target}.add_module("{name}", {text})'
 
     def _check(self, name: str, path: str) -> None:
-        if name in MODULE_NAMES or name.startswith("forward_"):
+        own = self.program.decodes and path in ROOT_NAMES
+        if name in MODULE_NAMES or name.startswith("forward_") or own:
             message = f"torch: a module has an attribute `{name}` of its own, and `{path}` cannot live there"
-            raise one("T706", message, self.span(path), help="name the layer otherwise with `as`")
+            raise one("T709", message, self.span(path), help="name the layer otherwise with `as`")
 
     def span(self, path: str) -> Span | None:
         """Where the first of the weights at or below a path comes from."""

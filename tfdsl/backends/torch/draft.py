@@ -49,6 +49,7 @@ class Draft:
         own = [program.words(name) for name, value in unit.names.items() if isinstance(value, (int, float))]
         self.variables = Variables(program.names.use, own if scope.path is None else ())
         self.parameters: list[str] = []
+        self.optional: set[str] = set()  # parameters that may be left out
         self.head: list[str] = []
         self.extras: dict[Extra, str] = {}
         self.uses_training = False
@@ -98,7 +99,7 @@ class Draft:
     def symbol(self, name: str) -> str:
         """A size that run time knows, from the shape of an input; handed in where no input tells it."""
         if name not in self._symbols:
-            found = self._axis(name)
+            found = self._axis(name) or self._kept(name)
             if found is None:
                 self._symbols[name] = self._extra("size", name, name)
             else:
@@ -109,6 +110,11 @@ class Draft:
     def knows(self, name: str) -> bool:
         """Whether a size has a variable already."""
         return name in self._symbols
+
+    def _kept(self, name: str) -> str | None:
+        """How many positions a sliding state holds, where the model runs."""
+        last = self.program.sliding.get(name)
+        return f"min(self.past, {last})" if last is not None and self.unit.is_root else None
 
     def _axis(self, name: str) -> str | None:
         for value, parameter in zip(self.unit.inputs, self.parameters, strict=True):
@@ -173,7 +179,7 @@ class Draft:
         self.program.use_helper("cached_mask")
         settings = [f"window={sight.window}"] if sight.window is not None else []
         settings += [] if sight.fused else ["fused=False"]
-        return call("cached_mask", keep, self.program.queries(self), *settings).text
+        return call("cached_mask", keep, size_code(sight.queries, self.symbol).text, *settings).text
 
     # --- what is handed in -----------------------------------------------------------------------------------------
 

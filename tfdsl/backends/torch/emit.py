@@ -58,6 +58,8 @@ def _header(graph: Graph, program: Program, body: str) -> str:
         lines[:2] = [f'{lines[0]}"""']
     if "math." in body:
         lines += ["import math", ""]
+    if "Callable" in program.helpers:
+        lines += ["from collections.abc import Callable", ""]
     lines.append("import torch")
     if "F." in body:
         lines.append("import torch.nn.functional as F")

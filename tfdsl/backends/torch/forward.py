@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfdsl.backends.torch import layers
 from tfdsl.backends.torch.code import ATOM, Code, call
+from tfdsl.backends.torch.decoding import count_past, defaults
 from tfdsl.backends.torch.draft import Draft, Scope
 from tfdsl.backends.torch.layout import WIDEST, statement
 from tfdsl.backends.torch.loops import write_loop
@@ -59,6 +60,11 @@ class Forward:
         self.positions: dict[tuple[Value, str], str] = {}  # along queries and keys, where a mask asks for them
         self.locals: dict[int, str] = {}  # what a node has been given a variable or functions of its own for
 
+    @property
+    def is_decoder(self) -> bool:
+        """Whether this is the call of a model that decodes with a state."""
+        return self.unit.is_root and self.program.decodes
+
     # --- the whole -----------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
@@ -69,6 +75,8 @@ class Forward:
             self.draft.parameters.append(name)
         for value, name in zip(self.unit.inputs, self.draft.parameters, strict=True):
             self.hold(name, value)
+        if self.is_decoder:
+            defaults(self)
         self._constraints()
         self.run()
         self._finish()
@@ -108,6 +116,8 @@ class Forward:
             self.line(f"self.penalties = {{{', '.join(f'{json.dumps(name)}: {text}' for name, text in sums.items())}}}")
         else:
             results += sums.values()
+        if self.is_decoder:
+            self.line(count_past(self))
         self.line("return " + ", ".join(results))
 
     def penalty_sums(self) -> dict[str, str]:

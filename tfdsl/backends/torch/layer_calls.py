@@ -9,6 +9,7 @@ from tfdsl.backends.torch.arithmetic import number, spelled_as
 from tfdsl.backends.torch.code import call
 from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.settings import sees, unique_name
+from tfdsl.backends.torch.state_lowerings import STATE_CALLS
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.elaborate.patterns import compile_pattern
 from tfdsl.ir.graph import Node
@@ -183,4 +184,5 @@ LAYER_CALLS: dict[str, Callable[[Maker, Layer], str]] = {
     "group_norm": _group_norm,
     "conv1d": _conv,
     "conv2d": _conv,
+    **STATE_CALLS,
 }

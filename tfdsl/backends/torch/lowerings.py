@@ -10,6 +10,7 @@ from tfdsl.backends.torch.code import COMPARE, JOIN, POWER, PRODUCT, SUM, UNARY,
 from tfdsl.backends.torch.loops import routed
 from tfdsl.backends.torch.reshaping import RESHAPING, padded_by_hand
 from tfdsl.backends.torch.site import Lowering, Site
+from tfdsl.backends.torch.state_lowerings import STATE_LOWERINGS
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.rearrange import letters
 
@@ -170,6 +171,7 @@ def _statements(s: Site) -> Code:
 LOWERINGS: dict[str, Lowering] = {
     **ATTENTION,
     **RESHAPING,
+    **STATE_LOWERINGS,
     "linear": _call("F.linear"),
     "embedding": _call("F.embedding"),
     "layer_norm": _norm("F.layer_norm"),
@@ -238,9 +240,6 @@ LOWERINGS: dict[str, Lowering] = {
 }
 
 REFUSED: dict[str, str] = {
-    "append": "it is for models that decode with a state",
-    "running_attend": "it is for models that decode with a state",
-    "running_sum": "it is for models that decode with a state",
     "prune": "it is computed when the model is built, from weights",
     "quantize": "it is computed when the model is built, from weights",
 }

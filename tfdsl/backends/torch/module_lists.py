@@ -66,7 +66,7 @@ def _refuse_others(c: Constructor, path: str) -> None:
     if others or layer is not None:
         held = others[0] if others else next(iter(layer.weights if layer else ()))
         message = f"torch: the turns of `{path}` are a list, and a list cannot hold `{held}` too"
-        raise one("T706", message, c.span(path), help="name the loop or the layer otherwise")
+        raise one("T709", message, c.span(path), help="name the loop or the layer otherwise")
 
 
 def _in_rhythm(made: Sequence[str], variable: str) -> str:

@@ -16,9 +16,10 @@ from tfdsl.backends.torch.names import ModuleNames, Words, class_name, sanitised
 from tfdsl.backends.torch.places import Places, is_below
 from tfdsl.backends.torch.precision import derived_values
 from tfdsl.backends.torch.provenance import Provenance, size_of
-from tfdsl.backends.torch.reserved import MODULE_NAMES
+from tfdsl.backends.torch.reserved import MODULE_NAMES, ROOT_NAMES
 from tfdsl.backends.torch.settings import Settings, Settled
-from tfdsl.backends.torch.sights import Sight, prepare
+from tfdsl.backends.torch.sights import Sight, prepare, sliding_sizes
+from tfdsl.backends.torch.state_helpers import STATE_CLASSES
 from tfdsl.backends.torch.structure import Unit, build, penalty_names
 from tfdsl.backends.torch.turns import separate_turns
 from tfdsl.ir.dims import names_of, symbol
@@ -62,7 +63,10 @@ class Program:
 
     def __init__(self, graph: Graph):
         self.graph, kinds = separate_turns(prepare(graph))
-        self.decodes = bool(states(self.graph))  # with a state, from call to call
+        kept = states(self.graph)
+        self.decodes = bool(kept)  # with a state, from call to call
+        self.sliding = sliding_sizes(kept)
+        self.state_kinds = {STATE_CLASSES[op] for op in _stateful_ops(self.graph)}
         self.sights: dict[str, Sight] = {}  # masks that the model makes and hands to its parts
         self.graph.frame = self.graph.frame or Frame("", graph.name, {})
         self.derived = derived_values(self.graph)
@@ -188,6 +192,7 @@ class Program:
                 *self.places.children(path),
                 *(layer.weights if layer else ()),
                 *MODULE_NAMES,
+                *(ROOT_NAMES if self.decodes and not path else ()),
                 *attributes.values(),
             }
             text = self.words(name)
@@ -235,6 +240,8 @@ class Program:
     def _method(self, name: str, forward: Forward) -> Method:
         parameters = ["self", *_parameters(forward.draft)]
         lines = [*signature(name, parameters, _result_hint(forward.unit), "    "), *forward.lines]
+        if forward.is_decoder:
+            lines.insert(0, "    @torch.no_grad()")
         head = docstring(
             forward.unit, forward.draft.parameters, self.provenance, "    " if name == "forward" else "        "
         )
@@ -274,10 +281,14 @@ class Program:
         return made
 
 
+def _stateful_ops(graph: Graph) -> set[str]:
+    return {node.op for region in graph.regions() for node in region.nodes() if node.op in STATE_CLASSES}
+
+
 def _parameters(draft: Draft) -> list[str]:
     """The tensors that a function takes, and what else is handed in."""
     extras = [f"{name}: {HINTS[kind]}" for (kind, _), name in draft.extras.items()]
-    return [*(f"{name}: Tensor" for name in draft.parameters), *extras]
+    return [*(f"{name}: Tensor{' | None = None' * (name in draft.optional)}" for name in draft.parameters), *extras]
 
 
 def _hand_in_alike(drafts: Sequence[Draft]) -> None:

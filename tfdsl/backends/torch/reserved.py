@@ -1,5 +1,7 @@
 """The attributes that every PyTorch module has of its own, written out so that emitting source needs no PyTorch."""
 
+ROOT_NAMES = ("past", "reset")  # what a model that decodes has besides
+
 MODULE_NAMES = frozenset(
     """
     T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl

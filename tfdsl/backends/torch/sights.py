@@ -7,27 +7,25 @@ more: the tensor is made by the model's own method, and handed to whatever needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfdsl.ir import masks
-from tfdsl.ir.dims import Size
+from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Value, fed
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
-from tfdsl.ir.states import STATEFUL, states
-
-NO_EFFECT = ("dropout", "drop_path")  # a decoder is not trained
-
+from tfdsl.ir.states import STATEFUL, State, states
 
 @dataclass(frozen=True)
 class Sight:
-    """What queries see of `keys` positions that are kept: those that the input `padding` has, up to their own.
+    """What `queries` see of `keys` positions that are kept: those that the input `padding` has, up to their own.
 
     `window` bounds how far back they see. `fused` says that the attention is a kernel that knows a causal mask by itself.
     """
 
     padding: str
+    queries: Size
     keys: Size
     window: int | None
     fused: bool
@@ -48,19 +46,20 @@ def prepare(graph: Graph) -> Graph:
     from tfdsl.passes.clean import clean
 
     graph = graph.copy()
-    for region in graph.regions():
-        _drop_without_effect(region)
     _mark(graph, _of_inputs(graph))
     graph = clean(graph)[0]
     _rename_states(graph)
     return graph
 
 
-def _drop_without_effect(region: Graph) -> None:
-    for node in region.nodes():
-        if node.op in NO_EFFECT and node.inputs[0] is not None:
-            region.redirect(Value(node.id), node.inputs[0])
-            region.remove(node)
+def sliding_sizes(kept: Sequence[State]) -> dict[str, int]:
+    """How many positions states that slide hold at most, by the name of the size that says how many they hold now."""
+    found = {}
+    for state in kept:
+        size = state.type.dims[state.axis] if state.axis is not None else 0
+        if state.last is not None and isinstance(size, Dim) and size.name is not None:
+            found[size.name] = state.last
+    return found
 
 
 def _rename_states(graph: Graph) -> None:
@@ -135,7 +134,7 @@ def _sight(region: Graph, node: Node, a: Attributes, known: Mapping[Value, _Padd
         return None
     window = min((part.arguments[0] for part in parts if part.kind == "window"), default=None)
     fused = node.inputs[3] is None and node.inputs[5] is None and a.softcap is None
-    return Sight(source.name, keys, window, fused)
+    return Sight(source.name, queries, keys, window, fused)
 
 
 def conjuncts(mask: masks.Mask) -> list[masks.Term]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 STATE_CLASSES = {"append": "Cache", "running_attend": "RunningAttention", "running_sum": "RunningSum"}
 
 STATE_HELPERS: dict[str, str] = {
+    "Callable": "",  # an import
     "Cache": '''
 class Cache(nn.Module):
     """What has come along an axis, or the last positions of it, in a buffer that doubles when full.
@@ -43,43 +44,33 @@ class Cache(nn.Module):
 class RunningAttention(nn.Module):
     """The running sum of outer(k, v), read by q at each step, from call to call.
 
-    Within a chunk it is made of products, from chunk to chunk it is a state. q and k are
-    [b, h, s, d], v is [b, h, s, e], decay [b, h, s] the logarithm of what a step keeps.
+    `within` computes it over the steps of one call. q and k are [b, h, s, d], v is [b, h, s, e],
+    decay [b, h, s] or [b, h, s, d] is the logarithm of what a step keeps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: Callable[..., Tensor]) -> None:
         super().__init__()
+        self.within = within
         self.reset()
 
     def reset(self) -> None:
         self.state: Tensor | None = None
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None, chunk: int = 64
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None = None) -> Tensor:
+        """What q reads of the sum, which goes on with k and v."""
         heads = max(q.shape[1], k.shape[1], v.shape[1])
         q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
-        decay = None if decay is None else decay.expand(q.shape[:3])
-        state = self.state
-        if state is None:
-            state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
-        parts = []
-        for start in range(0, q.shape[2], chunk):
-            q_, k_, v_ = (x[:, :, start : start + chunk] for x in (q, k, v))
-            scores = (q_ @ k_.transpose(-1, -2)).tril()
-            if decay is None:
-                parts.append(scores @ v_ + q_ @ state)
-                state = state + k_.transpose(-1, -2) @ v_
-                continue
-            steps = decay[:, :, start : start + chunk]
-            between = steps[..., None].expand(*steps.shape, steps.shape[-1]).tril(-1)
-            between = between.cumsum(dim=-2).exp().to(q.dtype)
-            before = steps.cumsum(dim=-1).exp().to(q.dtype)[..., None]
-            parts.append((scores * between) @ v_ + (q_ * before) @ state)
-            state = state * before[:, :, -1:]
-            state = state + (k_ * between[:, :, -1, :, None]).transpose(-1, -2) @ v_
+        y, before = self.within(q, k, v, decay), torch.ones_like(q[..., :1])
+        if decay is not None:
+            decay = decay.expand(q.shape) if decay.dim() == 4 else decay.expand(q.shape[:3])[..., None]
+            before = decay.cumsum(dim=2).exp().to(q.dtype)
+            k = k * (decay.flip(2).cumsum(dim=2).flip(2) - decay).exp().to(q.dtype)
+        state = k.transpose(-1, -2) @ v
+        if self.state is not None:
+            y = y + (q * before) @ self.state
+            state = state + self.state * before[:, :, -1, :, None]
         self.state = state
-        return torch.cat(parts, dim=2)
+        return y
 ''',
     "RunningSum": '''
 class RunningSum(nn.Module):

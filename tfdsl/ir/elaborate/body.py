@@ -332,14 +332,16 @@ class Body:
 
     def _initialize(self, statement: syntax.Initialize) -> None:
         from tfdsl.ir.elaborate.expressions import evaluate
-        from tfdsl.ir.elaborate.patterns import reinitialize
+        from tfdsl.ir.elaborate.patterns import number_of, reinitialize
 
         value = evaluate(self, statement.value)
         if not isinstance(value, Initializer):
             raise Fault(
                 "T301", f"an initialiser is needed, not {kind_of(value)}", statement.value.span, help="normal(0.02)"
             )
-        reinitialize(self.region.graph, self.place, statement.pattern, value)
+        number = number_of(statement.value)
+        spelling = Elsewhere(number, self.frame) if number is not None else None
+        reinitialize(self.region.graph, self.place, statement.pattern, value, spelling)
 
     def _penalty(self, statement: syntax.Penalty) -> None:
         from tfdsl.ir.elaborate.expressions import evaluate

@@ -35,6 +35,10 @@ def apply_op(
         from tfdsl.ir.elaborate.routing import apply_route
 
         return apply_route(body, op, given, place, positional, tree)
+    if op.name == "scan":
+        from tfdsl.ir.elaborate.scanning import apply_scan
+
+        return apply_scan(body, op, given, place, positional, tree)
     operands, spans, given = _operands(body, op, given, positional, span)
     filled = settings.read(body, op, given, operands, span)
     mask = filled.get("mask")

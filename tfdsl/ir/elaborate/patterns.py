@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from tfdsl.ir.elaborate.values import Fault, Place
-from tfdsl.ir.graph import Graph, Initializer
+from tfdsl.ir.graph import Graph, Initializer, Spelling
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import did_you_mean
 
@@ -18,8 +18,10 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(parts).replace(r".*\.", r"(?:.*\.)?") + r"(?:\..*)?\Z")
 
 
-def reinitialize(graph: Graph, place: Place, pattern: syntax.String, value: Initializer) -> None:
-    """Give the weights below a place that match a pattern another initialiser."""
+def reinitialize(
+    graph: Graph, place: Place, pattern: syntax.String, value: Initializer, spelling: Spelling | None
+) -> None:
+    """Give the weights below a place that match a pattern another initialiser; `spelling` is how its number is written."""
     expression = compile_pattern(pattern.value)
     below: list[str] = []
     matched = False
@@ -34,10 +36,19 @@ def reinitialize(graph: Graph, place: Place, pattern: syntax.String, value: Init
             if expression.match(short):
                 matched = True
                 node.attributes["init"] = value
+                node.spelled.pop("init", None)
+                if spelling is not None:
+                    node.spelled["init"] = spelling
     if not matched:
         help_ = did_you_mean(pattern.value, below, "`tfm show` lists the paths of all weights")
         raise Fault("T502", f'no weight matches "{pattern.value}"', pattern.span, help=help_)
     _remember(place, place, expression, value)
+
+
+def number_of(made: syntax.Expression) -> syntax.Expression | None:
+    """The number of an initialiser that is written out: the `0.02` of `normal(0.02)`."""
+    arguments = made.arguments if isinstance(made, syntax.Call) else ()
+    return arguments[0].value if len(arguments) == 1 else None
 
 
 def _below(place: Place, path: str) -> str | None:

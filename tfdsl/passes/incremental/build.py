@@ -528,6 +528,36 @@ def _expand(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     return _positional(b, node, full, shape)
 
 
+def _rearrange(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
+    """Rows of a batch put one after another are new positions still."""
+    (value,) = node.inputs
+    assert value is not None
+    before = b.causality.flow(value)
+    if not before.merged and not flow.merged:
+        return None
+    if full:
+        raise Looks("is needed of all positions, and holds the rows of the batch one after another")
+    return b.emitter.emit(node, [b.make(value)], dict(node.attributes))
+
+
+def _route(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
+    if full:
+        raise Looks("is needed of all positions, and chooses experts anew for each")
+    made = [None if value is None else b.make(value) for value in node.inputs]
+    if any(each is not None and each.rows for each in made):
+        raise Looks("is not done for each row of the batch by itself, as positions with padding need")
+    return b.graph.add(
+        "route",
+        [None if each is None else each.value for each in made],
+        node.attributes,
+        node.types,
+        like=node,
+        spelled=dict(node.spelled),
+        labels=node.labels,
+        bodies=tuple(body.copy() for body in node.bodies),
+    ), False
+
+
 def _positional(b: Builder, node: Node, full: Full, shape: tuple[Size, ...]) -> Emitted:
     (value,) = node.inputs
     assert value is not None
@@ -576,6 +606,8 @@ _SPECIAL: Mapping[str, Any] = {
     "linear_attend": _linear_attend,
     "cumsum": _cumsum,
     "expand": _expand,
+    "rearrange": _rearrange,
+    "route": _route,
     "where": _masked,
     "cast": _masked,
 }

@@ -56,7 +56,7 @@ def find(causality: Causality, needed: Mapping[Value, set[Reader]], cuts: set[Va
         changed = False
         for node_id, values in pairs.items():
             reader = causality.graph.node(node_id)
-            both = all(value in found for value in (reader.inputs[1], reader.inputs[2]))
+            both = reader.op == "attend" and all(value in found for value in reader.inputs[1:3])
             for value in values:
                 if not both and value in found:
                     del found[value]

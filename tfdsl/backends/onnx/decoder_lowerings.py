@@ -1,0 +1,106 @@
+"""The table of lowerings of decoders: what remembers, and what is done in the order of positions rather than of heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfdsl.backends.onnx import attention, decoder_attention, sizes
+from tfdsl.backends.onnx.builder import Builder
+from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, FLAT, DecoderBuilder, attended
+from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
+from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
+from tfdsl.backends.onnx.lowerings import Lowering
+from tfdsl.backends.onnx.running import running_attend, running_sum
+from tfdsl.ir.graph import Value
+from tfdsl.ir.op import Attributes
+from tfdsl.ir.rearrange import rearrangement
+
+_HEADS_BEFORE_POSITIONS = (0, 2, 1, 3)
+
+
+def _append(b: Builder, a: Attributes, x: str) -> str:
+    assert isinstance(b, DecoderBuilder) and b.node is not None
+    state = b.states[a.path]
+    reader = attended(b.graph, b.node)
+    if reader is not None and (reader.inputs[5] is None or (b.ort and decoder_attention.grouped(b.graph, reader))):
+        return b.stand_in(x, state)
+    joined = b.emit("Concat", b.past(state), x, axis=a.axis)
+    b.keep(state, decoder_attention.last_of(b, joined, state))
+    return joined
+
+
+def _linear(b: Builder, a: Attributes, x: str, weight: str, bias: str | None) -> str:
+    assert isinstance(b, DecoderBuilder)
+    if not b.ort or b.layout.get(weight) != "plain":
+        result: str = PLAIN["linear"](b, a, x, weight, bias)
+        return result
+    product = b.emit("FusedMatMul", x, weight, transB=1, domain=CONTRIBUTED)
+    return product if bias is None else b.emit("Add", product, bias)
+
+
+def _rearrange(b: Builder, a: Attributes, x: str) -> str:
+    """As elsewhere; heads taken apart or joined are known in the order of positions too."""
+    assert isinstance(b, DecoderBuilder)
+    dims = b.dims(x)
+    plan = rearrangement(a.pattern, dims, dict(a.sizes or ()))
+    turns = plan.order == _HEADS_BEFORE_POSITIONS
+    if turns and x in b.rows and plan.split == dims and len(plan.merged) == 3 and plan.merged_groups == (1, 1, 2):
+        return b.rows[x]
+    result: str = PLAIN["rearrange"](b, a, x)
+    if turns and len(dims) == 3 and plan.split_groups == (1, 1, 2) and plan.merged_groups == (1, 1, 1, 1):
+        b.rows[result] = x
+    return result
+
+
+def _rotate(b: Builder, a: Attributes, x: str, cos: str, sin: str) -> str:
+    assert isinstance(b, DecoderBuilder)
+    result = attention.rotate(b, a, x, cos, sin)
+    if x in b.rows:
+        batch, heads, _, features = b.dims(x)
+        half = b.dims(cos)[-1]
+        angles = [sizes.expand(b, each, b.dims(each), (batch, *b.dims(each)[-2:])) for each in (cos, sin)]
+        b.rows[result] = b.emit(
+            "RotaryEmbedding",
+            b.rows[x],
+            *angles,
+            num_heads=heads,
+            rotary_embedding_dim=None if 2 * half == features else 2 * half,
+            interleaved=int(a.interleaved) or None,
+        )
+    return result
+
+
+def _normalized(op: str) -> Lowering:
+    """A normalisation of the features of each head, in both orders."""
+
+    def lowering(b: Builder, a: Attributes, x: str, *parameters: Any) -> str:
+        assert isinstance(b, DecoderBuilder) and b.node is not None
+        result: str = PLAIN[op](b, a, x, *parameters)
+        if x in b.rows:
+            apart = b.apart(b.rows[x], b.dims(x)[1])
+            b.types.setdefault(apart, b.types[x])  # of which only the last axis matters here
+            b.rows[result] = b.emit("Reshape", PLAIN[op](b, a, apart, *parameters), b.ints(*FLAT))
+        return result
+
+    return lowering
+
+
+def _weight(b: Builder, a: Attributes) -> str:
+    result: str = PLAIN["weight"](b, a)
+    return result
+
+
+LOWERINGS: dict[str, Lowering] = {
+    **PLAIN,
+    "linear": _linear,
+    "layer_norm": _normalized("layer_norm"),
+    "rms_norm": _normalized("rms_norm"),
+    "rearrange": _rearrange,
+    "rotate": _rotate,
+    "attend": decoder_attention.attend,
+    "append": _append,
+    "running_attend": running_attend,
+    "running_sum": running_sum,
+}
+REFUSED: dict[str, str] = {op: reason for op, reason in PLAIN_REFUSED.items() if op not in LOWERINGS}
+__all__ = ["LOWERINGS", "REFUSED", "Value"]

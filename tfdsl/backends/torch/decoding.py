@@ -1,0 +1,54 @@
+"""What the class of a model that decodes with a state has besides: the past that it counts, and inputs that may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tfdsl.backends.torch.layout import statement
+from tfdsl.ir.graph import Value
+
+if TYPE_CHECKING:
+    from tfdsl.backends.torch.forward import Forward
+
+MASK, POSITIONS = "attention_mask", "position_ids"
+BEGIN = "self.past = 0  # positions so far"
+
+
+def defaults(forward: Forward) -> None:
+    """Statements for the inputs that say what is padding, and where the new positions stand, if they are left out."""
+    draft, inputs = forward.draft, _inputs(forward)
+    mask, positions = (draft.parameters[forward.unit.inputs.index(inputs[name])] for name in (MASK, POSITIONS))
+    batch, seq = (draft.symbol(str(dim)) for dim in forward.graph.type(inputs[POSITIONS]).dims)
+    first = draft.parameters[0]
+    draft.optional |= {mask, positions}
+    for name, text in (
+        (mask, f"torch.ones({batch}, self.past + {seq}, dtype=torch.long, device={first}.device)"),
+        (positions, f"({mask}.cumsum(1) - 1).clamp(min=0)[:, -{seq}:]"),
+    ):
+        draft.head.append(f"{draft.indent}if {name} is None:")
+        draft.head += statement(f"{name} = {text}", f"{draft.indent}    ")
+
+
+def count_past(forward: Forward) -> str:
+    """The statement that counts the positions of a call."""
+    _, seq = forward.graph.type(_inputs(forward)[POSITIONS]).dims
+    return f"self.past += {forward.draft.symbol(str(seq))}"
+
+
+def _inputs(forward: Forward) -> dict[str, Value]:
+    return {str(forward.graph.node(value).attributes["name"]): value for value in forward.unit.inputs}
+
+
+def reset_method(kinds: Iterable[str]) -> list[str]:
+    """The method that forgets all states."""
+    classes = sorted(kinds)
+    shown = classes[0] if len(classes) == 1 else f"({', '.join(classes)})"
+    return [
+        "    def reset(self) -> None:",
+        '        """Forget what came before: the next call begins anew, with a batch of any size."""',
+        "        self.past = 0",
+        "        for module in self.modules():",
+        f"            if isinstance(module, {shown}):",
+        "                module.reset()",
+    ]
