@@ -345,6 +345,81 @@ def test_rotary_positions_as_they_were_written_before(tmp_path: Path) -> None:
     assert (tmp_path / "new.tfm").read_text() == (tmp_path / "old.tfm").read_text()
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "added"),
+    [
+        ("Llama_1", {"type": "linear", "factor": 4.0}, {}),
+        ("Llama_2", {"type": "dynamic", "factor": 4.0}, {"max_position_embeddings": 16}),
+        (
+            "Phi3_2",
+            {"type": "su", "short_factor": [1.0, 1.1, 1.25, 1.5], "long_factor": [1.5, 3.0, 6.25, 9.0]},
+            {"max_position_embeddings": 128, "original_max_position_embeddings": 16},
+        ),
+    ],
+)
+def test_longer_contexts_as_they_were_written_before(
+    model: str, given: dict[str, Any], added: dict[str, Any], tmp_path: Path
+) -> None:
+    """The layer that is chosen, with the settings that older files have elsewhere and under other names."""
+    name, _, place = model.partition("_")
+    family = [each for each in EVERY if each.model == name][int(place)]
+    published(family).save_pretrained(tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "new.tfm")
+    change_config(tmp_path / "theirs", rope_parameters=..., rope_theta=100.0, rope_scaling=given, **added)
+    import_folder(tmp_path / "theirs", tmp_path / "old.tfm")
+    new, old = (tfdsl.load(tmp_path / f"{each}.tfm").parameters for each in ("new", "old"))
+    assert all(same(new[each], old[each]) for each in new)
+
+
+def test_a_table_of_its_own_that_the_configuration_does_not_know(tmp_path: Path) -> None:
+    """T5 1.1 as newer releases write it: tied, it says, with an output layer that is not the token table."""
+    family = next(each for each in FAMILIES if each.model == "T5_v11")
+    model = published(family)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(97, 32) * 0.2)
+    model.save_pretrained(tmp_path / "theirs")
+    assert config(tmp_path / "theirs")["tie_word_embeddings"] is True
+    import_folder(tmp_path / "theirs", tmp_path / "spec.tfm")
+    ours, named = family.inputs()
+    spec = load_with(tmp_path / "spec.tfm", ours)
+    assert spec.parameters["tied"] is False
+    with torch.no_grad():
+        wanted = model(**{name: tensor(value) for name, value in named.items()}).logits.numpy()
+        built = spec.to_torch(weights=tmp_path / "theirs").eval()
+        found = built(*(tensor(ours[spec.graph.node(place).attributes["name"]]) for place in spec.graph.inputs))
+    compare({"logits": found.numpy()}, {"logits": wanted}, None)
+    spec.export(tmp_path / "back", weights=tmp_path / "theirs")
+    assert stored(tmp_path / "back") == stored(tmp_path / "theirs")
+    assert config(tmp_path / "back") == config(tmp_path / "theirs")
+
+
+def test_one_number_may_stand_for_the_windows_of_all_layers(tmp_path: Path) -> None:
+    family = next(each for each in FAMILIES if each.model == "Longformer")
+    published(family).save_pretrained(tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "list.tfm")
+    change_config(tmp_path / "theirs", attention_window=8)
+    import_folder(tmp_path / "theirs", tmp_path / "number.tfm")
+    assert (tmp_path / "list.tfm").read_text() == (tmp_path / "number.tfm").read_text()
+    tfdsl.load(tmp_path / "number.tfm").export(tmp_path / "back", weights=tmp_path / "theirs")
+    assert config(tmp_path / "back") == config(tmp_path / "theirs")
+    change_config(tmp_path / "theirs", attention_window=[8, 16])
+    with pytest.raises(SpecError, match="attention_window"):
+        import_folder(tmp_path / "theirs", tmp_path / "two.tfm")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_sinusoids_must_be_those_that_are_computed(dtype: Any, tmp_path: Path) -> None:
+    family = next(each for each in FAMILIES if each.model == "Whisper")
+    config = {**family.config, "max_source_positions": 1500}
+    model = published(replace(family, config=config), dtype)
+    model.save_pretrained(tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "spec.tfm")
+    with torch.no_grad():
+        model.model.encoder.embed_positions.weight[17, 3] += 0.1
+    model.save_pretrained(tmp_path / "changed")
+    with pytest.raises(SpecError, match=r"embed_positions.weight` is not what `sinusoidal_halves` computes"):
+        import_folder(tmp_path / "changed", tmp_path / "spec.tfm")
+
+
 def test_the_shortest_spec_is_written(tmp_path: Path) -> None:
     """A variant of the zoo that says more of it, and nothing besides."""
     folder = tmp_path / "llama 3.2"

@@ -86,6 +86,7 @@ mapping m for M {
   "config.id2label?" -> labels(classes, absent=2)
   "config.kinds?" -> choose(kinds, ["one", "a"], ["two", "b"])
   "config.spans?" -> each(i, depth, span)
+  "config.one_span?" -> each(i, depth, 2 * span, single=true)
   "config.layer_types?" -> each(i, depth, if i % 2 == 0 then "even" else "odd")
   "config.window?" -> choose(mask, [none, causal], [window, causal & window(window)])
   "config.act?" -> choose(act, ["gelu", gelu], ["gelu_new", gelu(approximate=true)], ["relu", relu])
@@ -93,6 +94,7 @@ mapping m for M {
   "config.rope.type?" -> choose(rotary, ["default", rope(base=theta)], ["yarn", rope_yarn(base=theta)])
   "config.rope.factor?" -> rotary.factor
   "config.rope.context?" -> rotary.context
+  "config.longest?" -> set(rotary.fast, otherwise=ignored)
   "config.norm?" -> one_of("rms", "RMS")
   "config.notes?" -> ignored
 }
@@ -127,6 +129,8 @@ CONFIGURATIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"id2label": {"0": "cat", "1": "dog", "2": "cow"}}, {"classes": 3}),
     ({"kinds": ["two", "one", "two"]}, {"kinds": ("b", "a", "b")}),
     ({"spans": [32, 32, 32], "layers": 3}, {"span": 32}),
+    ({"one_span": 32}, {"span": 16}),
+    ({"one_span": [32] * 4, "longest": 5}, {"span": 16}),
     ({"layer_types": ["even", "odd", "even", "odd"]}, {}),
     ({"theta": 500.0}, {"theta": 500}),
     ({"rope": {"theta": 500.0}}, {"theta": 500}),
@@ -162,6 +166,8 @@ def test_layers_and_masks_are_chosen(family: Family) -> None:
     parameters = read(family, **given)
     assert parameters["window"] == 16
     assert parameters["rotary"].label == "rope_yarn"
+    longer = write_configuration(family, read(family, longest=7, **given), None, {"F32"})
+    assert longer["longest"] == 7 and "longest" not in write_configuration(family, parameters, None, {"F32"})
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,8 @@ def test_layers_and_masks_are_chosen(family: Family) -> None:
         ({"layer_types": ["odd"]}, "`layer_types` is"),
         ({"theta": 5, "rope": {"theta": 6}}, "which is the same"),
         ({"rope": {"type": "default", "factor": 2}}, "`rope` has no `factor`"),
+        ({"one_span": [16, 16, 16, 8]}, "`one_span` is"),
+        ({"one_span": 8}, "`one_span` is 8, and must be"),
         ({"rope": {"type": "yarn", "other": 2}}, "`rope.other` = 2"),
         ({"rope": {"type": "yarn", "context": 32}}, "factor"),
         ({"rope": 7}, "`rope` = 7"),

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdsl.files import atomic_directory
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import did_you_mean, one
+
+if TYPE_CHECKING:
+    from tfdsl.weights.storing import Report, Storing
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,11 @@ def decoding_of(cache: bool, **settings: Any) -> Decoding | None:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: the paths of the files."""
+    """What a build wrote: the paths of the files, and how many bytes of weights lie in a checkpoint that it refers to."""
 
     target: str
     files: tuple[Path, ...]
+    linked: int = 0
 
 
 def build(
@@ -103,17 +107,26 @@ def build(
     seed: int | None = None,
     dims: Mapping[str, int] | None = None,
     decoding: Decoding | None = None,
+    dtype: str = "float32",
+    link: bool = False,
+    report: Report | None = None,
 ) -> Built:
     """Build a graph into a folder. Raises `SpecError`, and leaves the folder as it was then.
 
     `weights` is a safetensors file, a mapping from paths to arrays, or a module with a `state_dict`; `seed` draws
     initial ones. PyTorch's source can be had without either, and without PyTorch. `dims` fixes sizes by name.
-    `decoding` asks for a decoder with a cache in place of the model as a whole.
+    `decoding` asks for a decoder with a cache in place of the model as a whole. `dtype` ("float32", "float16" or
+    "bfloat16") is the element type of float weights, and of what is computed where the target has that; with `link` the
+    artifact refers to the bytes of a checkpoint where it can. `report` is told of bytes as they are written.
     """
     wanted = find_target(target)
+    given = weights is not None or seed is not None
     if decoding is not None:
         decoding.check(wanted, dims)
-    require_values(graph, wanted, weights is not None or seed is not None)
+    require_values(graph, wanted, given)
+    if not given and (link or dtype != "float32"):
+        message = "the element type of weights, and links to them, say nothing to a build without weights"
+        raise one("T711", message, help="--weights FILE reads them, --seed N draws initial ones")
     if target == "torch":
         backend = importlib.import_module("tfdsl.backends.torch")
         if dims:
@@ -121,20 +134,37 @@ def build(
     else:
         backend = load_backend(target, to_run=False)
     values = values_of(graph, weights, seed)
+    storing = storing_of(dtype, link, report) if given else None
     folder = Path(directory)
     if decoding is not None:
-        return _build_decoder(graph, target, folder, values, decoding)
+        return _build_decoder(graph, target, folder, values, decoding, storing)
     if target == "torch":
-        return Built(target, tuple(folder / name for name in backend.build(graph, values, folder)))
+        written = backend.build(graph, values, folder, storing=storing)
+        return Built(target, tuple(folder / name for name in written), storing.linked if storing else 0)
     with atomic_directory(folder) as temporary:
-        backend.build(graph, values, temporary / wanted.file, dims=dict(dims or {}))
+        backend.build(graph, values, temporary / wanted.file, dims=dict(dims or {}), storing=storing)
         names = sorted(each.name for each in temporary.iterdir())
     names.sort(key=lambda name: name != wanted.file)
-    return Built(target, tuple(folder / name for name in names))
+    return Built(target, tuple(folder / name for name in names), storing.linked if storing else 0)
+
+
+def storing_of(dtype: str, link: bool = False, report: Report | None = None) -> Storing:
+    """How weights are to be stored. Raises `SpecError` for an element type that is none."""
+    from tfdsl.weights.storing import DTYPES, Storing
+
+    if dtype not in DTYPES:
+        help_ = did_you_mean(dtype, DTYPES, "it is one of " + ", ".join(DTYPES))
+        raise one("T716", f"there is no element type `{dtype}` for weights", help=help_)
+    return Storing(dtype, link, report)
 
 
 def _build_decoder(
-    graph: Graph, target: str, folder: Path, values: Mapping[str, Any] | None, decoding: Decoding
+    graph: Graph,
+    target: str,
+    folder: Path,
+    values: Mapping[str, Any] | None,
+    decoding: Decoding,
+    storing: Storing | None,
 ) -> Built:
     """Build a decoder into a folder, with the tokenizer's files there before the backend looks for them."""
     from tfdsl.decoding.manifest import FILE, read_manifest, write_manifest
@@ -143,14 +173,14 @@ def _build_decoder(
     backend = importlib.import_module(f"tfdsl.backends.{target}.decoder")
     with atomic_directory(folder) as temporary:
         tokenizer = None if decoding.tokenizer is None else copy_tokenizer(decoding.tokenizer, temporary)
-        backend.build_decoder(graph, values, temporary, tokenizer=tokenizer, **decoding.options())
+        backend.build_decoder(graph, values, temporary, tokenizer=tokenizer, storing=storing, **decoding.options())
         if tokenizer is not None:
             manifest = read_manifest(temporary)
             told = {"tokenizer": tokenizer.kind, "eos": tokenizer.eos, "start": tokenizer.start}
             write_manifest(temporary, replace(manifest, **told))
         names = sorted(str(each.relative_to(temporary)) for each in temporary.rglob("*") if each.is_file())
     names.sort(key=lambda name: name != FILE)
-    return Built(target, tuple(folder / name for name in names))
+    return Built(target, tuple(folder / name for name in names), storing.linked if storing else 0)
 
 
 def find_target(name: str) -> Target:
@@ -197,9 +227,9 @@ def values_of(graph: Graph, weights: Any, seed: int | None) -> Mapping[str, Any]
     if weights is not None and seed is not None:
         raise one("T715", "weights and a seed are two ways to the same thing; give one")
     if seed is not None:
-        from tfdsl.weights import initial
+        from tfdsl.weights import drawn
 
-        return initial(graph, seed)
+        return drawn(graph, seed)
     if weights is None:
         return None
     if isinstance(weights, (str, os.PathLike)):
@@ -217,11 +247,11 @@ def values_of(graph: Graph, weights: Any, seed: int | None) -> Mapping[str, Any]
 Session = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def session(graph: Graph, target: str, weights: Mapping[str, Any], folder: Path) -> Session:
+def session(graph: Graph, target: str, weights: Mapping[str, Any], folder: Path, *, dtype: str = "float32") -> Session:
     """A built model that runs: a function from inputs to outputs by name. Files that it needs are put into `folder`."""
     backend = load_backend(target)
     if target == "torch":
-        return backend.session(graph, weights)
+        return backend.session(graph, weights, dtype)
     path = folder / TARGETS[target].file
-    backend.build(graph, weights, path)
+    backend.build(graph, weights, path, storing=storing_of(dtype))
     return backend.session(path)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfdsl.model import Model
 
 TARGETS = ("torch", "onnx", "openvino")
+DTYPES = ("float32", "float16", "bfloat16")
 Command = TypeVar("Command", bound=Callable[..., Any])
 _MODEL = re.compile(r"(.+):([A-Za-z_]\w*)")
 _TOKENS = re.compile(r"\d+(,\d+)*")
@@ -76,6 +77,12 @@ def with_decoding(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def with_dtype(command: Command) -> Command:
+    """The option that says which numbers weights are, and computing is done with where the target can."""
+    text = "The element type of weights, and of computing where the target has it."
+    return click.option("--dtype", type=click.Choice(DTYPES), help=f"{text}  [float32, or the plan's]")(command)
 
 
 def split_name(spec: str) -> tuple[str, str | None]:
@@ -247,6 +254,8 @@ def draw(spec: str, settings: dict[str, str], inputs: tuple[str, ...], output: s
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
 @click.option("--weights", metavar="FILE|DIR", help="Weights to build with: safetensors, or a published checkpoint.")
 @click.option("--seed", type=click.IntRange(0), help="Build with weights as the initialisers draw them.")
+@with_dtype
+@click.option("--link", is_flag=True, help="Refer to the checkpoint's own bytes where they are what is needed.")
 @with_decoding
 def build(
     spec: str,
@@ -258,16 +267,31 @@ def build(
     output: str,
     weights: str | None,
     seed: int | None,
+    dtype: str | None,
+    link: bool,
     **decoding: Any,
 ) -> None:
     """Build a model for a target, with weights or (for torch) without."""
+    from tfdsl.progress import bar
+
     if weights is not None and seed is not None:
         raise click.UsageError("--weights and --seed are two ways to the same thing; give one")
     model = _optimized(_load(spec, settings, inputs), plan, passes)
     bounds = model.plan(plan).deploy.get(target, {}) if plan is not None else {}
     sizes = {name: size for name, size in bounds.items() if isinstance(size, int)}  # a range leaves a size open
-    for path in model.build(target, output, weights=weights, seed=seed, dims=sizes, **decoding).files:
+    dtype = dtype or _planned_dtype(model, plan, target)
+    options: dict[str, Any] = {"dims": sizes, "dtype": dtype, "link": link, **decoding}
+    with bar(f"writing {output}") as report:
+        built = model.build(target, output, weights=weights, seed=seed, report=report, **options)
+    for path in built.files:
         click.echo(path)
+    if link:
+        say(f"{built.linked:,} bytes of weights stay in {weights}, and were not copied")
+
+
+def _planned_dtype(model: Model, plan: str | None, target: str) -> str:
+    """The element type that a plan asks for, or float32."""
+    return model.plan(plan).dtypes.get(target, DTYPES[0]) if plan is not None else DTYPES[0]
 
 
 @tfm.command()
@@ -275,6 +299,7 @@ def build(
 @with_passes
 @click.option("--to", "targets", type=click.Choice(TARGETS), multiple=True, help="Only these targets. Repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For weights and inputs.")
+@with_dtype
 def verify(
     spec: str,
     settings: dict[str, str],
@@ -283,11 +308,13 @@ def verify(
     passes: tuple[str, ...],
     targets: tuple[str, ...],
     seed: int,
+    dtype: str | None,
 ) -> int:
     """Run random inputs through the reference and each target, and compare."""
     from tfdsl.verify import render
 
-    verdict = _optimized(_load(spec, settings, inputs), plan, passes).verify(targets or None, seed=seed)
+    model = _optimized(_load(spec, settings, inputs), plan, passes)
+    verdict = model.verify(targets or None, seed=seed, dtype=dtype or DTYPES[0])
     click.echo(render(verdict))
     return 0 if verdict.passed else FAULTS
 

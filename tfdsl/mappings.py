@@ -4,7 +4,8 @@ The left side of a rule is their name (see `tfdsl.checkpoints.names`). For a wei
 is in terms of our weights: a path, in which a loop that `repeat h[depth]` makes is indexed by the name that stands in
 braces on the left (`h[i].attn.weight`), or a change of layout around one or several. `if` chooses by parameters, `none` says
 that there is no such tensor, and `ignored` that it has no influence. `copy(path)` is a tensor that may be there too: it must
-equal the one that another rule names, and is not written. Rules for fields are those of `tfdsl.checkpoints.fields`.
+equal the one that another rule names, and is not written. `computed(block)` is a table that a block computes: if it is there
+it must hold just that, and it is not written. Rules for fields are those of `tfdsl.checkpoints.fields`.
 
 A left side that ends with `*` stands for everything below. With a path of ours, `"[model.]layers.{i}.*" -> layers[i]`, all
 weights below it have the same names on both sides; `"head.*" -> ignored` has no influence. `like` takes in another mapping:
@@ -197,7 +198,7 @@ class _Reader:
         reader = self._reader(rule, name, module, place)
         ours = reader.read(rule.ours)
         if ours is not NO_TENSOR:
-            self.weights.append(Correspondence(reader.names, ours, rule.span, reader.is_copy))
+            self.weights.append(Correspondence(reader.names, ours, rule.span, reader.is_copy, reader.computed, module))
 
 
 def _parsed(name: str, rule: syntax.Rule, is_field: bool = False) -> Pattern:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfdsl.plans import Plan
     from tfdsl.report import Report
     from tfdsl.verify import Verdict
+    from tfdsl.weights.storing import Report as BytesReport
+    from tfdsl.weights.storing import Storing
 
 
 def load(
@@ -102,21 +104,21 @@ class Model:
 
         draw(self.graph, path, depth)
 
-    def to_torch(self, *, weights: Any = None, seed: int | None = None) -> torch.nn.Module:
+    def to_torch(self, *, weights: Any = None, seed: int | None = None, dtype: str = "float32") -> torch.nn.Module:
         """A PyTorch module, made from the source that a build would write.
 
         `weights` is a safetensors file, the folder of a published checkpoint, arrays or tensors by path, or a module;
-        `seed` draws initial ones. Without
-        either the module draws its own. Raises `SpecError`.
+        `seed` draws initial ones. Without either the module draws its own. `dtype` is that of its parameters and of
+        what it computes: "float32", "float16" or "bfloat16". Raises `SpecError`.
         """
-        from tfdsl.build import find_target, load_backend, require_values, values_of
+        from tfdsl.build import find_target, load_backend, require_values, storing_of, values_of
         from tfdsl.weights import materialise
 
         backend = load_backend("torch")
         require_values(self.graph, find_target("torch"), weights is not None or seed is not None)
         values = values_of(self.graph, self._opened(weights), seed)
         graph, stored = (self.graph, None) if values is None else materialise(self.graph, values)
-        return backend.make(graph, stored)
+        return backend.make(graph, stored, storing_of(dtype).dtype)
 
     def to_onnx(
         self,
@@ -125,9 +127,16 @@ class Model:
         weights: Any = None,
         seed: int | None = None,
         dims: Mapping[str, int] | None = None,
+        dtype: str = "float32",
+        link: bool = False,
     ) -> None:
-        """Write an ONNX model to `path`, with weights as for `to_torch`; `dims` fixes sizes. Raises `SpecError`."""
-        self._to_file("onnx", path, weights, seed, dims)
+        """Write an ONNX model to `path`, with weights as for `to_torch`; `dims` fixes sizes. Raises `SpecError`.
+
+        `dtype` and `link` are those of `build`.
+        """
+        from tfdsl.build import storing_of
+
+        self._to_file("onnx", path, weights, seed, dims, storing_of(dtype, link))
 
     def to_openvino(
         self,
@@ -136,9 +145,16 @@ class Model:
         weights: Any = None,
         seed: int | None = None,
         dims: Mapping[str, int] | None = None,
+        dtype: str = "float32",
+        link: bool = False,
     ) -> None:
-        """Write an OpenVINO model to `path` (an `.xml` file), with weights as for `to_torch`. Raises `SpecError`."""
-        self._to_file("openvino", path, weights, seed, dims)
+        """Write an OpenVINO model to `path` (an `.xml` file), with weights as for `to_torch`. Raises `SpecError`.
+
+        `dtype` and `link` are those of `build`.
+        """
+        from tfdsl.build import storing_of
+
+        self._to_file("openvino", path, weights, seed, dims, storing_of(dtype, link))
 
     def _to_file(
         self,
@@ -147,12 +163,14 @@ class Model:
         weights: Any,
         seed: int | None,
         dims: Mapping[str, int] | None,
+        storing: Storing,
     ) -> None:
         from tfdsl.build import find_target, load_backend, require_values, values_of
 
         require_values(self.graph, find_target(target), weights is not None or seed is not None)
         backend = load_backend(target, to_run=False)
-        backend.build(self.graph, values_of(self.graph, self._opened(weights), seed), path, dims=dict(dims or {}))
+        values = values_of(self.graph, self._opened(weights), seed)
+        backend.build(self.graph, values, path, dims=dict(dims or {}), storing=storing)
 
     def build(
         self,
@@ -167,8 +185,15 @@ class Model:
         logits: str | None = None,
         pipeline: str | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
+        dtype: str = "float32",
+        link: bool = False,
+        report: BytesReport | None = None,
     ) -> Built:
         """Build for a target ("torch", "onnx", "openvino") into a folder. Raises `SpecError`.
+
+        `weights` are as for `to_torch`. `dtype` is the element type of float weights, and of what is computed where the
+        target has that; with `link`, an artifact refers to the bytes of a checkpoint wherever they are just those that
+        it needs. `report` is called, as bytes are written, with those that are done and those that there will be.
 
         With `cache`, a decoder that remembers, which `tfm run` and `tfdsl.decoding` generate from; the settings after it
         are those of `tfdsl.build.Decoding`.
@@ -177,7 +202,8 @@ class Model:
 
         decoding = decoding_of(cache, profile=profile, logits=logits, pipeline=pipeline, tokenizer=tokenizer)
         values = self._opened(weights)
-        return build(self.graph, target, directory, weights=values, seed=seed, dims=dims, decoding=decoding)
+        storing: dict[str, Any] = {"dtype": dtype, "link": link, "report": report}
+        return build(self.graph, target, directory, weights=values, seed=seed, dims=dims, decoding=decoding, **storing)
 
     def export(
         self, directory: str | os.PathLike[str], *, weights: Any, mapping: str | None = None
@@ -198,11 +224,21 @@ class Model:
 
         return read_weights(weights, self)
 
-    def verify(self, targets: Sequence[str] | None = None, *, seed: int = 0, tolerance: float | None = None) -> Verdict:
-        """Compare targets (all that are installed, if none are named) with the reference on random inputs."""
+    def verify(
+        self,
+        targets: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        tolerance: float | None = None,
+        dtype: str = "float32",
+    ) -> Verdict:
+        """Compare targets (all that are installed, if none are named) with the reference on random inputs.
+
+        `dtype` is that of `build`; without a tolerance, it is that of the element type.
+        """
         from tfdsl.verify import verify
 
-        return verify(self.graph, targets, seed=seed, tolerance=tolerance)
+        return verify(self.graph, targets, seed=seed, tolerance=tolerance, dtype=dtype)
 
 
 def choose(module: Module, name: str | None) -> Declared:

@@ -59,6 +59,8 @@ CHOICES: dict[str, dict[str, dict[str, Option]]] = {
         "linear": _DECAY,
     },
 }
+DTYPE = "dtype"  # the one setting of a target that is no size
+_DTYPES = ("float32", "float16", "bfloat16")
 TRAIN = dict.fromkeys(("batch", "seq", "steps"), "a whole number above zero") | {"precision": '"fp32" or "bf16"'}
 
 
@@ -75,9 +77,13 @@ _FITS: dict[str, Callable[[Any], bool]] = {
         isinstance(value, tuple) and len(value) == 2 and all(is_number(each) and 0 <= each < 1 for each in value)
     ),
     '"fp32" or "bf16"': lambda value: value in ("fp32", "bf16"),
+    DTYPE: lambda value: value in _DTYPES,
     "sizes": lambda value: _is_whole(value, 1) or (isinstance(value, Range) and value.low >= 1),
 }
-_SHOWN = {"sizes": "a size above zero or a range of them, as 1..64"}
+_SHOWN = {
+    DTYPE: " or ".join(f'"{name}"' for name in _DTYPES),
+    "sizes": "a size above zero or a range of them, as 1..64",
+}
 
 
 def read_value(scope: Body, kind: str, name: str, tree: syntax.Expression, settled: bool) -> Any:

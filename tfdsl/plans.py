@@ -15,7 +15,7 @@ from tfdsl.language.diagnostics import Collector, Diagnostic, Label, Source, Spa
 from tfdsl.language.modules import Declared, Module, base_block, extends
 from tfdsl.language.parser import parse_expression
 from tfdsl.passes import Request, prepare
-from tfdsl.plan_settings import CHOICES, TRAIN, Choice, Unsettled, read_choice, read_value
+from tfdsl.plan_settings import CHOICES, DTYPE, TRAIN, Choice, Unsettled, read_choice, read_value
 
 TARGETS = ("torch", "onnx", "openvino")
 
@@ -35,12 +35,16 @@ class Train:
 
 @dataclass
 class Plan:
-    """A plan with its expressions evaluated for one model; `deploy` has the sizes to fix or bound for each target."""
+    """A plan with its expressions evaluated for one model.
+
+    `deploy` has the sizes to fix or bound for each target, and `dtypes` the element type of those that were given one.
+    """
 
     name: str
     train: Train = field(default_factory=Train)
     optimize: list[Request] = field(default_factory=list)
     deploy: dict[str, dict[str, int | Range]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
 
 
 def find_plan(module: Module, name: str, declared: Declared, parameters: Parameters) -> Plan:
@@ -188,9 +192,14 @@ class _Reader:
         if argument.keyword is None:
             raise Fault("T614", f"the options of `{target}` are given by name", argument.span, help="batch=1..64")
         name = argument.keyword.text
+        if name == DTYPE:
+            if target in self.plan.dtypes:
+                raise Fault("T610", f"`{name}` is given twice", argument.keyword.span)
+            self.plan.dtypes[target] = read_value(self.scope, DTYPE, name, argument.value, self.settled)
+            return
         if name not in known:
-            otherwise = f"the sizes that `{model}` leaves open are {', '.join(known) or 'none'}"
-            help_ = did_you_mean(name, known, otherwise)
+            otherwise = f"it has `{DTYPE}`, and the sizes that `{model}` leaves open: {', '.join(known) or 'none'}"
+            help_ = did_you_mean(name, (*known, DTYPE), otherwise)
             raise Fault("T614", f"`{target}` has no option `{name}`", argument.keyword.span, help=help_)
         if name in sizes:
             raise Fault("T610", f"`{name}` is given twice", argument.keyword.span)

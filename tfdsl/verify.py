@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdsl.build import TARGETS, load_backend, session
+from tfdsl.build import TARGETS, load_backend, session, storing_of
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import SpecError
 
@@ -30,14 +30,21 @@ class Verdict:
 
 
 def verify(
-    graph: Graph, targets: Sequence[str] | None = None, *, seed: int = 0, tolerance: float | None = None
+    graph: Graph,
+    targets: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    tolerance: float | None = None,
+    dtype: str = "float32",
 ) -> Verdict:
     """Compare targets with the reference at several sizes; all that are installed, if none are named.
 
+    `dtype` is the element type that the targets are built for; the reference has the weights that are rounded to it.
     Raises `SpecError` for a named target that is not installed, and where memory would not do.
     """
-    from tfdsl.backends.compare import TOLERANCE, check_memory, compare
+    from tfdsl.backends.compare import TOLERANCES, check_memory, compare
     from tfdsl.weights import trial
+    from tfdsl.weights.elements import rounded
 
     verdict = Verdict()
     chosen: list[str] = []
@@ -50,15 +57,16 @@ def verify(
                 raise
             verdict.absent[name] = error
     check_memory(graph, len(chosen))
-    weights = trial(graph, seed)
+    spelled = storing_of(dtype).spelled
+    weights = {path: rounded(array, spelled, path) for path, array in trial(graph, seed).items()}
     with tempfile.TemporaryDirectory(prefix="tfdsl-") as folder:
         running = {}
         for name in chosen:
             try:
-                running[name] = session(graph, name, weights, Path(folder))
+                running[name] = session(graph, name, weights, Path(folder), dtype=dtype)
             except SpecError as error:
                 verdict.refused[name] = error
-        limit = TOLERANCE if tolerance is None else tolerance
+        limit = TOLERANCES[dtype] if tolerance is None else tolerance
         verdict.results = compare(graph, weights, running, seed=seed, tolerance=limit) if running else []
         running.clear()  # runtimes hold the files open
     return verdict

@@ -23,8 +23,9 @@ def fix_sizes(graph: Graph, dims: Mapping[str, int]) -> Graph:
             message = f"`{each.left} {each.operator} {each.right}` does not hold with {_spell(dims, names)}"
             raise one("T706", message, each.span, note=each.why)
     fixed = graph.copy()
-    for node in fixed.nodes():
-        _fix(node, dims)
+    for region in fixed.regions():
+        for node in region.nodes():
+            _fix(node, dims)
     return fixed
 
 
@@ -41,11 +42,11 @@ def check_names(graph: Graph, names: Iterable[str]) -> None:
 def bits_by_path(graph: Graph) -> dict[str, int]:
     """The bits of each weight that is quantised, by path; asked before the weights are materialised."""
     found: dict[str, int] = {}
-    for node in graph.nodes():
+    for region, node in ((region, node) for region in graph.regions() for node in region.nodes()):
         if node.op == "quantize":
             source: Node = node
             while source.op != "weight":
-                source = graph.node(source.inputs[0])  # type: ignore[arg-type]
+                source = region.node(source.inputs[0])  # type: ignore[arg-type]
             found[source.attributes["path"]] = node.attributes["bits"]
     return found
 

@@ -14,7 +14,7 @@ from tfdsl.language.diagnostics import Collector, Diagnostic, Source, Span
 from tfdsl.language.modules import Declared, Module
 from tfdsl.language.parser import parse
 from tfdsl.language.printer import print_expression
-from tfdsl.weights.files import as_float
+from tfdsl.weights.elements import as_float
 
 MOST_ELEMENTS = 2**24
 # Published tables were worked out in float32, of which angles of a thousand turns lose digits, and may be stored shorter.

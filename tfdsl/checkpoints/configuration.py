@@ -9,6 +9,7 @@ from typing import Any
 
 from tfdsl.checkpoints.common_fields import COMMON
 from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Sets, Target
+from tfdsl.checkpoints.folder import Folder
 from tfdsl.checkpoints.json_values import as_expression, as_json, known_settings, layer_of, same
 from tfdsl.ir.elaborate.body import MOST_TURNS
 from tfdsl.ir.elaborate.expressions import evaluate
@@ -106,9 +107,16 @@ def _leaves(config: Mapping[str, Any], before: str, named: set[str], above: set[
 
 
 def read_configuration(
-    config: Mapping[str, Any], rules: Sequence[FieldRule], declared: Declared, faults: Collector
+    config: Mapping[str, Any],
+    rules: Sequence[FieldRule],
+    declared: Declared,
+    faults: Collector,
+    folder: Folder | None = None,
 ) -> Reading:
-    """What a configuration says about the parameters of a model; every field that is not understood is a fault."""
+    """What a configuration says about the parameters of a model; every field that is not understood is a fault.
+
+    Some rules ask for tensors too, those of `folder` if there is one.
+    """
     unknown = unknown_fields(config, rules)
     if unknown:
         what = (
@@ -120,7 +128,7 @@ def read_configuration(
     for rule in rules:
         name, value = spelling(config, rule, faults)
         try:
-            given = _given(rule, name, value)
+            given = _given(rule, name, value) if not _tensors_differ(rule, folder) else [_untrue(rule)]
         except Fault as fault:
             faults.add(fault.diagnostic)
             continue
@@ -142,6 +150,8 @@ def _given(rule: FieldRule, name: str, value: Any) -> list[Given]:
     form = rule.form
     if isinstance(form, Each) and form.target is not None and isinstance(value, list) and value:
         return [(form.target, _plain(rule, name, value[0]))]  # that all are the same is checked later
+    if isinstance(form, Each) and form.target is not None and form.single and isinstance(value, (int, float, str)):
+        return [(form.target, _plain(rule, name, value))]
     if isinstance(form, (Ignored, Holds, Each)):
         return []
     if form.absent is not None and (value is ABSENT or value is None):
@@ -158,6 +168,16 @@ def _given(rule: FieldRule, name: str, value: Any) -> list[Given]:
             raise Fault("T812", f"`{name}` names classes, and is {show(value)}", rule.span)
         value = len(value)
     return [(form.target, _plain(rule, name, value))]
+
+
+def _tensors_differ(rule: FieldRule, folder: Folder | None) -> bool:
+    unless = rule.form.unless if isinstance(rule.form, Sets) else None
+    return unless is not None and folder is not None and folder.differ(*unless)
+
+
+def _untrue(rule: FieldRule) -> Given:
+    assert isinstance(rule.form, Sets)
+    return rule.form.target, syntax.Literal(False, span=rule.span)
 
 
 def _plain(rule: FieldRule, name: str, value: Any) -> syntax.Expression:
@@ -279,7 +299,7 @@ def values_of(rule: FieldRule, parameters: Parameters | None) -> list[Any]:
     for index in range(count):
         scope.env[form.index] = index
         items.append(_json(evaluate(scope, form.item), form.item))
-    return [items]
+    return [items, items[0]] if form.single and items and all(same(each, items[0]) for each in items) else [items]
 
 
 def _json(value: Any, tree: syntax.Expression) -> Any:

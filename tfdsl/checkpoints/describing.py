@@ -18,6 +18,7 @@ from tfdsl.checkpoints.configuration import (
 )
 from tfdsl.checkpoints.family import Family
 from tfdsl.checkpoints.fields import Chooses, Each, FieldRule, Holds, Ignored, Labels, Sets, Target
+from tfdsl.checkpoints.folder import Folder
 from tfdsl.checkpoints.json_values import NOTHING, as_json, known_settings, layer_of, same, setting
 from tfdsl.ir.elaborate.expressions import evaluate
 from tfdsl.ir.elaborate.parameters import Parameters
@@ -29,7 +30,11 @@ _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 def write_configuration(
-    family: Family, parameters: Parameters, source: Mapping[str, Any] | None, dtypes: set[str]
+    family: Family,
+    parameters: Parameters,
+    source: Mapping[str, Any] | None,
+    dtypes: set[str],
+    folder: Folder | None = None,
 ) -> dict[str, Any]:
     """The configuration of a model: that of `source` where it says the same, else what the mapping says.
 
@@ -37,7 +42,7 @@ def write_configuration(
     """
     rules, faults = family.rules().fields, Collector()
     config = copy.deepcopy(dict(source or {}))
-    kept = _kept(config, rules, family, parameters) if source is not None else set()
+    kept = _kept(config, rules, family, parameters, folder) if source is not None else set()
     targets = [rule.form.target for rule in rules if isinstance(rule.form, (Sets, Chooses, Labels))]
     for rule in rules:
         goes_without_saying = source is None and rule.path.optional and is_literal(rule)
@@ -53,13 +58,15 @@ def write_configuration(
     if source is None and len(dtypes) == 1:
         config["torch_dtype"] = _NAMES[next(iter(dtypes))]
     faults.check()
-    _check_configuration(config, rules, family, parameters)
+    _check_configuration(config, rules, family, parameters, folder)
     return config
 
 
-def _kept(config: dict[str, Any], rules: list[FieldRule], family: Family, parameters: Parameters) -> set[str]:
+def _kept(
+    config: dict[str, Any], rules: list[FieldRule], family: Family, parameters: Parameters, folder: Folder | None
+) -> set[str]:
     """The rules whose fields say of the model what is so."""
-    before = read_configuration(config, rules, family.declared, Collector()).parameters()
+    before = read_configuration(config, rules, family.declared, Collector(), folder).parameters()
     kept = set()
     for rule in rules:
         faults = Collector()
@@ -134,11 +141,15 @@ def _put(config: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _check_configuration(
-    config: Mapping[str, Any], rules: list[FieldRule], family: Family, parameters: Parameters
+    config: Mapping[str, Any],
+    rules: list[FieldRule],
+    family: Family,
+    parameters: Parameters,
+    folder: Folder | None,
 ) -> None:
     """Read the configuration again: it must give the very parameters that it was made from."""
     faults = Collector()
-    again = read_configuration(config, rules, family.declared, faults).parameters()
+    again = read_configuration(config, rules, family.declared, faults, folder).parameters()
     settle(again)
     check_values(config, rules, parameters, faults)
     for name in parameters:

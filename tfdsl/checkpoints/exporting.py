@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdsl.checkpoints.describing import write_configuration
 from tfdsl.checkpoints.family import family_of
-from tfdsl.checkpoints.folder import CONFIG, WHOLE, open_folder
+from tfdsl.checkpoints.folder import CONFIG, WHOLE, Folder, open_folder
 from tfdsl.checkpoints.layout import Group, Layout, leaves
 from tfdsl.checkpoints.reading import read_folder
 from tfdsl.checkpoints.tensors import Checkpoint, assemble
@@ -45,7 +45,7 @@ def export(
             source = _FromFile(read(weights, model.graph), layout)
         else:
             source = _FromArrays(from_arrays(weights, model.graph), layout)
-    config = write_configuration(family, model.parameters, source.config, source.dtypes())
+    config = write_configuration(family, model.parameters, source.config, source.dtypes(), source.folder)
     folder = Path(directory)
     with atomic_directory(folder) as temporary:
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
@@ -61,6 +61,7 @@ class _Source:
     """Weights to be written: their configuration, if they came with one, and each of their tensors as it is stored."""
 
     config: Mapping[str, Any] | None = None
+    folder: Folder | None = None
 
     def __init__(self, layout: Layout):
         self.layout = layout
@@ -141,7 +142,7 @@ class _FromFolder(_Source):
     def __init__(self, checkpoint: Checkpoint):
         super().__init__(checkpoint.layout)
         self.checkpoint = checkpoint
-        self.config = checkpoint.folder.config
+        self.folder, self.config = checkpoint.folder, checkpoint.folder.config
 
     def raw(self, path: str) -> Array:
         return self.checkpoint.raw(path)

@@ -7,13 +7,15 @@ field may be absent. The right side is one of:
   `factor` of the layer that the parameter `rotary` holds;
 - `set(PARAMETER, absent=OURS)`: the same, where absence and `null` mean another expression of ours than the default;
   `set(rotary.limit, otherwise=ignored)`: the field has no influence where the layer has no such setting;
+  `set(tied, unless=differ("a", "b"))`: the parameter is false, whatever the field says, where there are two such tensors
+  and they differ;
 - `choose(PARAMETER, [THEIRS, OURS], ...)`: each of their values stands for an expression of ours, a layer for instance; a
   list of theirs is taken element by element. In `[window, causal & window(window)]` the name of a parameter stands for every
   other value, and that parameter is set to it;
 - `labels(PARAMETER)`: the field names the classes, and the parameter is their number;
 - an expression of the parameters, or of none: the field must have that value. `one_of(a, b)` allows several, the first of
   which is written; `each(i, count, expression)` is a list with an element for each i from 0 to count - 1, and sets a
-  parameter if the expression is one;
+  parameter if the expression is one; with `single=true` it may also be one value alone, which all have;
 - `ignored`: the field has no influence on what is computed.
 """
 
@@ -54,21 +56,30 @@ class Holds:
 
 @dataclass(frozen=True)
 class Each:
-    """The field is a list of `count` values, in which `index` is a number; `target` is a parameter that they all are."""
+    """The field is a list of `count` values, in which `index` is a number; `target` is a parameter that they all are.
+
+    With `single` it may also be one value that stands for all.
+    """
 
     index: str
     count: syntax.Expression
     item: syntax.Expression
     target: Target | None = None
+    single: bool = False
 
 
 @dataclass(frozen=True)
 class Sets:
-    """The field is the value of a parameter; `lenient`: it has no influence on a layer without the setting that it names."""
+    """The field is the value of a parameter.
+
+    `lenient`: it has no influence on a layer without the setting that it names. `unless` are two tensors: where they are there
+    and differ, the parameter is false.
+    """
 
     target: Target
     absent: syntax.Expression | None = None
     lenient: bool = False
+    unless: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,13 +167,25 @@ def _arguments(
 
 
 def _set(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    usage = "set(parameter, absent=ours, otherwise=ignored)"
+    usage = 'set(parameter, absent=ours, otherwise=ignored, unless=differ("theirs", "theirs"))'
     plain, named = _arguments(tree, 1, 1, usage)
     target, otherwise = _target(plain[0], parameters), named.get("otherwise")
     if otherwise is not None and (otherwise.span.text != IGNORED or target.setting is None):
         message = "`otherwise=ignored` is for a setting that only some layers have"
         raise Fault("T622", message, otherwise.span, help=usage)
-    return Sets(target, named.get("absent"), otherwise is not None)
+    unless = named.get("unless")
+    return Sets(target, named.get("absent"), otherwise is not None, _differ(unless, usage) if unless else None)
+
+
+def _differ(tree: syntax.Expression, usage: str) -> tuple[str, str]:
+    """The names of two tensors."""
+    if isinstance(tree, syntax.Call) and tree.callee.text == "differ" and len(tree.arguments) == 2:
+        names = [
+            each.value for each in tree.arguments if each.keyword is None and isinstance(each.value, syntax.String)
+        ]
+        if len(names) == 2:
+            return names[0].value, names[1].value
+    raise Fault("T622", "`differ` takes the names of two tensors", tree.span, help=usage)
 
 
 def _labels(tree: syntax.Call, parameters: Collection[str]) -> Form:
@@ -188,11 +211,16 @@ def _one_of(tree: syntax.Call, parameters: Collection[str]) -> Form:
 
 
 def _each(tree: syntax.Call, parameters: Collection[str]) -> Form:
-    plain, _ = _arguments(tree, 3, 3, "each(i, count, expression)")
+    usage = "each(i, count, expression, single=true)"
+    plain, settings = _arguments(tree, 3, 3, usage)
+    single = settings.get("single")
+    if single is not None and not (isinstance(single, syntax.Literal) and isinstance(single.value, bool)):
+        raise Fault("T622", "`single` is true or false", single.span, help=usage)
     if not isinstance(plain[0], syntax.Path) or len(plain[0].parts) > 1 or plain[0].text in parameters:
         raise Fault("T622", "the index of `each` is a name of its own", plain[0].span, help="each(i, depth, ...)")
     named = isinstance(plain[2], syntax.Path) and plain[2].parts[0].text in parameters
-    return Each(plain[0].text, plain[1], plain[2], _target(plain[2], parameters) if named else None)
+    target = _target(plain[2], parameters) if named else None
+    return Each(plain[0].text, plain[1], plain[2], target, single is not None and single.value is True)
 
 
 _READERS = {"set": _set, "labels": _labels, "choose": _choose, "one_of": _one_of, "each": _each}

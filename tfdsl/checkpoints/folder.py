@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfdsl.ir.paths import names
 from tfdsl.language.diagnostics import SpecError, one
 from tfdsl.weights.files import PICKLES, Array, Entry, WeightFile, contents
@@ -38,6 +40,14 @@ class Folder:
     def raw(self, name: str) -> Array:
         """A tensor as it is stored, mapped into memory."""
         return self.files[name].raw(name)
+
+    def differ(self, one: str, other: str) -> bool:
+        """Whether two tensors are both there, and not the same."""
+        if one not in self.files or other not in self.files:
+            return False
+        a, b = self.entry(one), self.entry(other)
+        alike = (a.dtype, a.shape) == (b.dtype, b.shape)
+        return not alike or not np.array_equal(self.data(one), self.data(other))
 
     def data(self, name: str) -> Array:
         """The bytes of a tensor of any element type."""

@@ -53,7 +53,7 @@ def _read(opened: Folder, family: Family) -> Reading:
     """What the configuration says, checked in full together with the names and shapes of the weights."""
     faults = Collector()
     rules = family.rules()
-    reading = read_configuration(opened.config, rules.fields, family.declared, faults)
+    reading = read_configuration(opened.config, rules.fields, family.declared, faults, opened)
     parameters = reading.parameters()
     check_values(opened.config, rules.fields, parameters, faults)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfdsl.checkpoints.computed import Computed
 from tfdsl.checkpoints.names import Pattern
 from tfdsl.checkpoints.weight_rules import Change, Correspondence, OurWeight, Tensor
 from tfdsl.ir.dims import evaluate
@@ -55,6 +56,7 @@ class Layout:
     by_name: dict[str, Group] = field(default_factory=dict)
     sources: dict[str, list[Group]] = field(default_factory=dict)
     ignored: list[Pattern] = field(default_factory=list)
+    computed: list[Computed] = field(default_factory=list)
 
     def ignores(self, name: str) -> bool:
         return any(pattern.match(name) is not None for pattern in self.ignored)
@@ -73,6 +75,8 @@ def lay_out(rules: Sequence[Correspondence], graph: Graph, faults: Collector) ->
     for rule in sorted(rules, key=lambda rule: rule.is_copy):
         if rule.ours is None:
             layout.ignored.append(rule.theirs)
+            if rule.computed is not None and rule.module is not None:
+                layout.computed.append(Computed(rule.theirs, rule.computed, rule.module, rule.span))
             continue
         for numbers in _numbers(list(leaves(rule.ours)), by_pattern):
             tree = _written_out(rule.ours, numbers)

@@ -32,7 +32,7 @@ def read_folder(opened: Folder, model: Model, family: Family) -> Checkpoint:
     """The weights of a model from a folder of its family. Raises `SpecError` with every difference."""
     faults = Collector()
     rules = family.rules().fields
-    reading = read_configuration(opened.config, rules, family.declared, faults)
+    reading = read_configuration(opened.config, rules, family.declared, faults, opened)
     faults.check()
     parameters = reading.parameters()
     settle(parameters)

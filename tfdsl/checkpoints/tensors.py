@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tfdsl.checkpoints.computed import check_computed
 from tfdsl.checkpoints.folder import Folder
 from tfdsl.checkpoints.layout import Group, Layout, Piece, Shape, leaves, order_of, part_of, pieces
 from tfdsl.checkpoints.weight_rules import Change, OurWeight, Tensor
@@ -91,6 +92,7 @@ def compare(folder: Folder, layout: Layout, faults: Collector) -> None:
         faults.add(Diagnostic("T804", f"{_listed(tensors)}: element type {dtype}, and the model has floats"))
     if not faults.found:
         _compare_copies(folder, layout, faults)
+        check_computed(folder, layout.computed, faults)
 
 
 def _compare_copies(folder: Folder, layout: Layout, faults: Collector) -> None:

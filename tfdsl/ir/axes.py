@@ -50,9 +50,19 @@ class Site:
 def flows(graph: Graph, node: Node) -> list[Axes]:
     """For each operand of a node, where each of its axes goes; an op without a rule mixes all of them."""
     types = [None if value is None else graph.type(value) for value in node.inputs]
-    site = Site(node, types, OPS[node.op].fill(node.attributes))
+    site = Site(node, types, settings(graph, node))
     rule = RULES.get(node.op)
     return site.nones() if rule is None else rule(site)
+
+
+def settings(graph: Graph, node: Node) -> Attributes:
+    """The attributes of a node with their defaults, axes counted from the first."""
+    filled = dict(vars(OPS[node.op].fill(node.attributes)))
+    value = node.inputs[0] if node.inputs else None
+    for name in ("axis", "first", "second"):
+        if value is not None and isinstance(filled.get(name), int):
+            filled[name] %= max(len(graph.type(value).dims), 1)
+    return Attributes(filled)
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -81,14 +91,14 @@ def _without(place: int) -> Callable[[Site], list[Axes]]:
 def _along(s: Site) -> list[Axes]:
     """All operands keep their axes, but for the one that the op runs along."""
     return [
-        tuple(None if axis == s.a.axis % s.rank(place) else axis for axis in range(s.rank(place)))
+        tuple(None if axis == s.a.axis else axis for axis in range(s.rank(place)))
         for place in range(len(s.types))
     ]
 
 
 def _dropped(s: Site) -> list[Axes]:
     """The axis that the op runs along is gone from the result, unless one of 1 stays in its place."""
-    lost = s.a.axis % s.rank(0)
+    lost = s.a.axis
     gone = s.result_rank < s.rank(0)
     return [tuple(None if axis == lost else axis - (gone and axis > lost) for axis in range(s.rank(0)))]
 
@@ -120,7 +130,7 @@ def _rotate(s: Site) -> list[Axes]:
 
 
 def _positions(s: Site) -> list[Axes]:
-    return [tuple(0 if axis == s.a.axis % s.rank(0) else None for axis in range(s.rank(0)))]
+    return [tuple(0 if axis == s.a.axis else None for axis in range(s.rank(0)))]
 
 
 def _matmul(s: Site) -> list[Axes]:
@@ -165,13 +175,13 @@ def _rearrange(s: Site) -> list[Axes]:
 
 
 def _swap(s: Site) -> list[Axes]:
-    first, second = s.a.first % s.rank(0), s.a.second % s.rank(0)
+    first, second = s.a.first, s.a.second
     moved = {first: second, second: first}
     return [tuple(moved.get(axis, axis) for axis in range(s.rank(0)))]
 
 
 def _gather(s: Site) -> list[Axes]:
-    axis, index = s.a.axis % s.rank(0), s.rank(1)
+    axis, index = s.a.axis, s.rank(1)
     x = tuple(None if each == axis else each + (index - 1) * (each > axis) for each in range(s.rank(0)))
     return [x, tuple(range(axis, axis + index))]
 

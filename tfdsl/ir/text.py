@@ -17,7 +17,7 @@ called `x`. A weight is written where it is used, `@path: shape = initialiser` t
 is a constant. One that has several readers, or another scope than its reader, has a line of its own. `in` lists the
 nodes of one application of a block (`MLP.2` is another application with the same weights). `repeat` names the carried
 inputs of its body before `;` and the captured ones after it; `route` the rows, then what is captured, and the block
-that its experts are of. Spans and source expressions are not part of the text.
+that its experts are of; `scan` the states, then the tensors that it goes through. Spans and source expressions are not part of the text.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ class _Printer:
             self.lines.append(f"{indent}{'  ' * depth}in {frame.block}{number}{path} {{")
 
     def _node(self, graph: Graph, node: Node, names: dict[Value, str], hidden: set[int], indent: str) -> None:
-        if node.op not in ("repeat", "route"):
+        if node.op not in ("repeat", "route", "scan"):
             self.lines.append(indent + self.statement(graph, node, names, hidden))
             return
-        head = self.repeat_head if node.op == "repeat" else self.route_head
+        head = {"repeat": self.repeat_head, "route": self.route_head, "scan": self.scan_head}[node.op]
         self.lines.append(f"{indent}{head(graph, node, names, hidden)} {{")
         plain = len(node.bodies) == 1 and all(body == 0 for body in node.attributes["turns"])
         for variant, body in enumerate(node.bodies):
@@ -178,15 +178,23 @@ class _Printer:
         head = f"route @{a.path}[{len(a.turns)}]{of} ({self._fed(graph, node, names, hidden)}) by {chosen}, {weight}"
         return self._assigned(node, names) + head + _types_text(node.types)
 
+    def scan_head(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int] = ()) -> str:
+        """The first line of a recurrence, without its `{`."""
+        a = OPS["scan"].fill(node.attributes)
+        parts = self._fed_parts(graph, node, names, hidden)
+        states, rest = ", ".join(parts[: a.carried]), _semicolon(parts[a.carried :], a.scanned)
+        head = f"scan @{a.path} along {a.axis} ({states}) over ({rest})"
+        return self._assigned(node, names) + head + _types_text(node.types)
+
     def _fed(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int]) -> str:
         """What goes into the bodies of a node: what changes from run to run, and after `;` what does not."""
-        parts = [
+        return _semicolon(self._fed_parts(graph, node, names, hidden), changing(node))
+
+    def _fed_parts(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int]) -> list[str]:
+        return [
             f"{inside} = {self._operand(graph, value, names, hidden)}"
             for inside, value in zip(_input_names(graph, node), fed(node), strict=True)
         ]
-        first, captured = ", ".join(parts[: changing(node)]), ", ".join(parts[changing(node) :])
-        between = " " if first and captured else ""
-        return first + (f";{between}{captured}" if captured else "")
 
     def statement(self, graph: Graph, node: Node, names: dict[Value, str], hidden: Iterable[int]) -> str:
         """The line of a node that has no bodies."""
@@ -270,6 +278,13 @@ def _input_names(graph: Graph, node: Node) -> list[str]:
     read = [_result_names(graph, graph.node(value))[value.index] if value else "x" for value in node.inputs]
     read[: len(node.labels)] = node.labels
     return [base if base not in read[:at] else f"{base}.{read[:at].count(base) + 1}" for at, base in enumerate(read)]
+
+
+def _semicolon(parts: list[str], count: int) -> str:
+    """So many parts, and after `;` the others."""
+    first, rest = ", ".join(parts[:count]), ", ".join(parts[count:])
+    between = " " if first and rest else ""
+    return first + (f";{between}{rest}" if rest else "")
 
 
 def _ranges(turns: Iterable[int]) -> str:

@@ -110,6 +110,8 @@ class _Reader(NodeReader):
             node = self._repeat(region)
         elif cursor.has("route"):
             node = self._route(region)
+        elif cursor.has("scan"):
+            node = self._scan(region)
         else:
             node = self.op(region)
         self._assign(region, node, results)
@@ -118,7 +120,7 @@ class _Reader(NodeReader):
         """Whether an op comes next, and not a constant: `max(%x)` is an op, `max(seq, 2)` and `float(seq)` are none."""
         cursor = self.cursor
         if cursor.token.kind != "name" or cursor.ahead().text != "(" or cursor.has("float"):
-            return cursor.has("repeat", "route")
+            return cursor.has("repeat", "route", "scan")
         return not cursor.has("min", "max") or cursor.ahead(2).kind in ("value", "path")
 
     def _frame(self, region: Reading) -> None:
@@ -189,6 +191,29 @@ class _Reader(NodeReader):
         operands = [*inputs[:1], chosen, weight, *inputs[1:]]
         name = path.rpartition(".")[2]
         return self.add(region, "route", operands, attributes, types, name=name, bodies=tuple(bodies))
+
+    def _scan(self, region: Reading) -> Node:
+        """A recurrence; its step takes the states as they are, and the others without the axis that it goes along."""
+        cursor = self.cursor
+        cursor.expect("scan")
+        path = cursor.kind("path", "the path of the recurrence")
+        cursor.expect("along")
+        axis = cursor.whole()
+        state_names, states = self._loop_inputs(region, {})
+        cursor.expect("over")
+        attributes: dict[str, Any] = {}
+        names, inputs = self._loop_inputs(region, attributes)
+        scanned = attributes["carried"]
+        attributes = {"carried": len(states), "scanned": scanned, "axis": axis, "turns": (0,), "path": path}
+        types = self.types()
+        given = [(name, region.graph.type(value)) for name, value in zip(state_names, states, strict=True)]
+        for place, (name, value) in enumerate(zip(names, inputs, strict=True)):
+            type_ = region.graph.type(value)
+            dims = type_.dims if place >= scanned else (*type_.dims[:axis], *type_.dims[axis + 1 :])
+            given.append((name, Type(type_.dtype, dims)))
+        bodies = self._bodies(region, attributes, given)
+        name = path.rpartition(".")[2]
+        return self.add(region, "scan", [*states, *inputs], attributes, types, name=name, bodies=tuple(bodies))
 
     def _loop_inputs(self, region: Reading, attributes: dict[str, Any]) -> tuple[list[str], list[Value]]:
         cursor = self.cursor

@@ -634,7 +634,8 @@ _WEIGHTS = {
     ),
     "T814": Code(
         "two tensors that should be one",
-        "Both are the same weight of the model, a tied one for instance, and they differ.",
+        "Both are the same weight of the model, a tied one for instance, and they differ; or the model computes "
+        "what the checkpoint stores, sinusoids for instance, and comes to other numbers.",
     ),
     "T815": Code(
         "no mapping, or several",

@@ -120,7 +120,7 @@ def _step(graph: Graph, stepwise: set[int], names: Mapping[Value, str]) -> Graph
     found.frame = graph.frame
     made: dict[Value, Value] = {}
     ends = [value.node for value in graph.results()]
-    needed = _until(graph, ends, {value for value in names})
+    needed = _until(graph, ends, set(names))
     inputs = [graph.node(place) for place in graph.inputs]
     kept = [node for node in inputs if node.id in needed or node.id in stepwise]
     sizes = _Sizes([*(node.type for node in kept), *(graph.type(value) for value in names)])
@@ -131,7 +131,11 @@ def _step(graph: Graph, stepwise: set[int], names: Mapping[Value, str]) -> Graph
         like = graph.node(value)
         made[value] = Value(found.add("input", (), {"name": name}, (type_,), name=name, span=like.span).id)
     for node in graph.nodes():
-        if node.id in needed and node.op != "input" and not all(Value(node.id, i) in made for i in range(len(node.types))):
+        if (
+            node.id in needed
+            and node.op != "input"
+            and not all(Value(node.id, i) in made for i in range(len(node.types)))
+        ):
             attributes = {key: sizes.within(each) for key, each in node.attributes.items()}
             types = tuple(Type(each.dtype, tuple(sizes.of(dim) for dim in each.dims)) for each in node.types)
             _copy(found, node, made, attributes, types)
@@ -176,7 +180,9 @@ class _Sizes:
         size = self._renamed.get(size, size)
         if isinstance(size, Dim) and not size.names() <= self._known:
             names = ", ".join(sorted(size.names() - self._known))
-            raise one("T720", f"a step of decoding asks for the size {size}, and `{names}` is known to the encoder alone")
+            raise one(
+                "T720", f"a step of decoding asks for the size {size}, and `{names}` is known to the encoder alone"
+            )
         return size
 
     def within(self, value: Any) -> Any:
@@ -190,7 +196,9 @@ class _Sizes:
         return value
 
 
-def _copy(found: Graph, node: Node, made: dict[Value, Value], attributes: Mapping[str, Any], types: tuple[Type, ...]) -> None:
+def _copy(
+    found: Graph, node: Node, made: dict[Value, Value], attributes: Mapping[str, Any], types: tuple[Type, ...]
+) -> None:
     twin = found.add(
         node.op,
         [None if value is None else made[value] for value in node.inputs],

@@ -47,7 +47,7 @@ def _key(node: Node, stands_for: Mapping[Value, tuple[int, int]]) -> Hashable:
     """What two nodes share exactly if they compute the same."""
     if node.op == "weight":
         return "weight", node.attributes["path"]
-    if node.op in ("input", "repeat", "route") or is_random(node):
+    if node.op in ("input", "repeat", "route", "scan") or is_random(node):
         return "node", node.id
     inputs: list[Any] = [value if value is None else stands_for[value] for value in node.inputs]
     if node.op in _COMMUTATIVE:

@@ -76,6 +76,7 @@ def _narrowed(graph: Graph, loop: Node, places: list[int], report: Report) -> No
         tuple(loop.types[place] for place in carried),
         like=loop,
         labels=tuple(loop.labels[place] for place in carried) if loop.labels else (),
+        spelled=dict(loop.spelled),
         bodies=loop.bodies,
     )
     for index, place in enumerate(carried):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfdsl.ir.axes import flows
+from tfdsl.ir.axes import flows, settings
 from tfdsl.ir.graph import Graph, Node, Value
 
 # Ops that are done for the last position as well as for all of them, if those of their operands' axes are.
@@ -42,12 +42,14 @@ def _pushed(graph: Graph, output: Value, attention: bool) -> set[tuple[Value, in
         if len(axes) != 1 or value in outputs:
             continue
         (axis,) = axes
-        if not _passes(node, axis, attention):
+        if not _passes(graph, node, axis, attention):
             continue
         readers = [(Value(user.id), flows(graph, user)[place][axis]) for user, place in graph.users(value)]
         if all(reader in found for reader in readers):
             found.add((value, axis))
-            wanted |= {(operand, each) for operand, each in _operands(graph, node, axis) if each is not None}
+            for operand, each in _operands(graph, node, axis):
+                if operand is not None and each is not None:
+                    wanted.add((operand, each))
     return found
 
 
@@ -62,11 +64,12 @@ def _operands(graph: Graph, node: Node, axis: int) -> list[tuple[Value | None, i
     return found
 
 
-def _passes(node: Node, axis: int, attention: bool) -> bool:
+def _passes(graph: Graph, node: Node, axis: int, attention: bool) -> bool:
     """Whether an op can be done for the last position as it is done for all."""
     if node.op in _NEVER or len(node.types) != 1 or (node.op == "attend" and not attention):
         return False
-    if "shape" in node.attributes or node.attributes.get("axis") == axis:
+    a = settings(graph, node)
+    if "shape" in node.attributes or getattr(a, "axis", None) == axis:
         return False
     sizes = node.attributes.get("sizes")
     return not (node.op == "rearrange" and sizes and node.type.dims[axis] in dict(sizes).values())

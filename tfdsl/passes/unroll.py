@@ -39,7 +39,8 @@ def count_unrolled(graph: Graph) -> int:
 def _size_of(node: Node) -> int:
     """How many nodes one becomes; the inputs of a body become what the loop reads."""
     if node.op not in ("repeat", "route"):
-        return int(node.op != "input")
+        inside = sum(_size_of(each) for body in node.bodies for each in body.nodes())
+        return inside + int(node.op != "input")
     sizes = [sum(map(_size_of, body.nodes())) for body in node.bodies]
     own = _NODES_AN_EXPERT * len(node.attributes["turns"]) - 1 if node.op == "route" else 0
     return own + sum(sizes[body] for body in node.attributes["turns"])
@@ -74,6 +75,7 @@ def _lay_out(flat: Graph, region: Graph, values: dict[Value, Value], turn: _Turn
             _experts(flat, node, values, turn)
         elif node.op != "input":
             made = _copy(flat, node, values, turn)
+            made.bodies = tuple(_step(body, node, turn) for body in node.bodies)
             for index in range(len(node.types)):
                 values[Value(node.id, index)] = Value(made.id, index)
     flat.penalties += [(name, values[value]) for name, value in region.penalties]
@@ -91,6 +93,19 @@ def _turns(flat: Graph, loop: Node, values: dict[Value, Value], turn: _Turn) -> 
         carried = [inside[value] for _, value in body.outputs]
     for position, value in enumerate(carried):
         values[Value(loop.id, position)] = value
+
+
+def _step(body: Graph, scan: Node, turn: _Turn) -> Graph:
+    """The step of a recurrence, which stays a graph of its own: how many positions there are, only run time knows."""
+    flat = Graph(body.name)
+    flat.frame = body.frame
+    values: dict[Value, Value] = {}
+    inside = _Turn(turn.loops, turn.scope(scan.scope))
+    for place in body.inputs:
+        values[Value(place)] = Value(_copy(flat, body.node(place), values, inside).id)
+    _lay_out(flat, body, values, inside)
+    flat.outputs = [(name, values[value]) for name, value in body.outputs]
+    return flat
 
 
 def _experts(flat: Graph, route: Node, values: dict[Value, Value], turn: _Turn) -> None:
@@ -117,7 +132,7 @@ def _experts(flat: Graph, route: Node, values: dict[Value, Value], turn: _Turn) 
 
 def _copy(flat: Graph, node: Node, values: Mapping[Value, Value], turn: _Turn) -> Node:
     attributes: dict[str, Any] = dict(node.attributes)
-    if node.op in ("weight", *STATEFUL):
+    if node.op in ("weight", "scan", *STATEFUL):
         attributes["path"] = turn.path(attributes["path"])
     return flat.add(
         node.op,

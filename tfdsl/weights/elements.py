@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdsl.language.diagnostics import one
+from tfdsl.weights.storing import DTYPES
 
 Array = npt.NDArray[Any]
 
@@ -17,8 +18,6 @@ INTS: dict[str, Any] = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": 
 NUMPY: dict[str, Any] = {**FLOATS, **INTS}
 # Two whole numbers in a byte, the first of them in its low half. Not of safetensors: artifacts alone have it.
 PACKED = "I4"
-# The element types of numbers that a build can be asked for, as people write them.
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def byte_count(dtype: str, elements: int) -> int:
@@ -70,6 +69,11 @@ def convert(raw: Array, dtype: str, wanted: str, name: str) -> Array:
         help_ = "bfloat16 and float32 reach further"
         raise one("T809", f"`{name}` has {largest:g}, which is too large for {_people(wanted)}", help=help_)
     return made
+
+
+def rounded(array: Array, dtype: str, name: str) -> Array:
+    """A float32 array with the numbers that it has in another element type; whole numbers stay. Raises `SpecError`."""
+    return as_float(convert(array, "F32", dtype, name), dtype) if array.dtype == np.float32 else array
 
 
 def _bfloat16(floats: Array) -> Array:

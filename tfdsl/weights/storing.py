@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tfdsl.weights.elements import DTYPES
-
-Report = Callable[[int, int], None]  # the bytes that are done, and those that there will be
+# The element types of numbers that a build can be asked for, as people write them and as safetensors does.
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+Report = Callable[[int, int], None]  # is told the bytes that are done, and those that there will be
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """GPT2, generated from gpt2.tfm. It is yours: train it, change it, ship it."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """x [batch, seq, width] -> [batch, seq, width]."""
 
-    def __init__(self, width: int, heads: int, drop: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, spread: float, drop: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.drop = drop
@@ -16,7 +18,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(width, width)
         nn.init.normal_(self.c_attn.weight, std=0.02)
         nn.init.zeros_(self.c_attn.bias)
-        nn.init.normal_(self.c_proj.weight, std=0.004082482904638631)
+        nn.init.normal_(self.c_proj.weight, std=spread)
         nn.init.zeros_(self.c_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,14 +35,14 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """x [..., width] -> [..., width]."""
 
-    def __init__(self, width: int, hidden: int, drop: float = 0.0) -> None:
+    def __init__(self, width: int, hidden: int, spread: float, drop: float = 0.0) -> None:
         super().__init__()
         self.drop = drop
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
         nn.init.normal_(self.c_fc.weight, std=0.02)
         nn.init.zeros_(self.c_fc.bias)
-        nn.init.normal_(self.c_proj.weight, std=0.004082482904638631)
+        nn.init.normal_(self.c_proj.weight, std=spread)
         nn.init.zeros_(self.c_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,12 +53,14 @@ class MLP(nn.Module):
 class GPT2Layer(nn.Module):
     """x [batch, seq, width] -> [batch, seq, width]."""
 
-    def __init__(self, width: int, heads: int, hidden: int, drop: float, eps: float) -> None:
+    def __init__(
+        self, width: int, depth: int, heads: int, hidden: int, drop: float, eps: float
+    ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(width, heads, drop)
+        self.attn = Attention(width, heads, spread=0.02 / math.sqrt(2 * depth), drop=drop)
         self.ln_2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = MLP(width, hidden, drop)
+        self.mlp = MLP(width, hidden, spread=0.02 / math.sqrt(2 * depth), drop=drop)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
@@ -84,7 +88,9 @@ class GPT2(nn.Module):
         self.drop = drop
         self.wte = nn.Embedding(vocab, width)
         self.wpe = nn.Embedding(context, width)
-        self.h = nn.ModuleList(GPT2Layer(width, heads, hidden, drop, eps) for _ in range(depth))
+        self.h = nn.ModuleList(
+            GPT2Layer(width, depth, heads, hidden, drop, eps) for _ in range(depth)
+        )
         self.ln_f = nn.LayerNorm(width, eps=eps)
         nn.init.normal_(self.wte.weight, std=0.02)
         nn.init.normal_(self.wpe.weight, std=0.01)

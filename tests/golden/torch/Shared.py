@@ -20,8 +20,10 @@ def attention(
 
     No fused kernel takes these.
     """
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    batch, heads, seq, features = q.shape
+    grouped = (batch, k.shape[1], -1)  # the heads that share keys are more queries of one head
+    scores = q.reshape(*grouped, features) @ k.transpose(-1, -2)
+    scores = scores.view(batch, heads, seq, -1) * (features**-0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
@@ -35,7 +37,8 @@ def attention(
         weights = weights[..., :-1]
     if allowed is not None:
         weights = weights.masked_fill(~allowed, 0.0)
-    return F.dropout(weights, drop) @ v
+    weights = F.dropout(weights, drop)
+    return (weights.reshape(*grouped, k.shape[2]) @ v).view(batch, heads, seq, -1)
 
 
 class SharedInnerLayer(nn.Module):

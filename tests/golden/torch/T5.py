@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class RelativeBias(nn.Module):
     """queries [batch, q, width] -> [1, heads, q, k]."""
 
-    def __init__(self, heads: int, buckets: int = 32, distance: int = 128) -> None:
+    def __init__(self, heads: int, spread: float, buckets: int = 32, distance: int = 128) -> None:
         super().__init__()
         sided = buckets // 2
         exact = sided // 2
@@ -18,7 +18,7 @@ class RelativeBias(nn.Module):
         self.sided = sided
         self.exact = exact
         self.bias = nn.Embedding(buckets, heads)
-        nn.init.normal_(self.bias.weight, std=0.04419417382415922)
+        nn.init.normal_(self.bias.weight, std=spread)
 
     def forward(self, queries: Tensor) -> Tensor:
         ahead = torch.arange(queries.shape[1], device=queries.device).unsqueeze(0)
@@ -102,7 +102,7 @@ class T5EncoderLayer(nn.Module):
 class DecoderPositionsRelativeBias(nn.Module):
     """queries [batch, q, width] -> [1, heads, q, k]."""
 
-    def __init__(self, heads: int, buckets: int = 32, distance: int = 128) -> None:
+    def __init__(self, heads: int, spread: float, buckets: int = 32, distance: int = 128) -> None:
         super().__init__()
         sided = buckets
         exact = sided // 2
@@ -110,7 +110,7 @@ class DecoderPositionsRelativeBias(nn.Module):
         self.sided = sided
         self.exact = exact
         self.bias = nn.Embedding(buckets, heads)
-        nn.init.normal_(self.bias.weight, std=0.04419417382415922)
+        nn.init.normal_(self.bias.weight, std=spread)
 
     def forward(self, queries: Tensor) -> Tensor:
         ahead = torch.arange(queries.shape[1], device=queries.device).unsqueeze(0)
@@ -230,12 +230,16 @@ class T5(nn.Module):
         self.width = width
         self.drop = drop
         self.shared = nn.Embedding(vocab, width)
-        self.encoder_positions = RelativeBias(heads, buckets, distance)
+        self.encoder_positions = RelativeBias(
+            heads, spread=width**-0.5, buckets=buckets, distance=distance
+        )
         self.encoder = nn.ModuleList(
             T5EncoderLayer(width, heads, head, hidden, drop, eps) for _ in range(depth)
         )
         self.encoder_norm = nn.RMSNorm(width, eps=eps)
-        self.decoder_positions = DecoderPositionsRelativeBias(heads, buckets, distance)
+        self.decoder_positions = DecoderPositionsRelativeBias(
+            heads, spread=width**-0.5, buckets=buckets, distance=distance
+        )
         self.decoder = nn.ModuleList(
             T5DecoderLayer(width, heads, head, hidden, drop, eps) for _ in range(depth)
         )

@@ -81,14 +81,14 @@ def _with_sinks(b: Builder, mask: Mask | None, sinks: str, keys: Size) -> Mask:
     assert mask is not None
     mask = stretched(b, mask, (keys,))
     column = b.emit("Unsqueeze", sinks, b.ints(1, 2))
-    last = b.ints(-1)
-    none = b.emit("Concat", b.ints(0), sizes.size(b, keys), axis=0)
-    wide = b.emit("Add", b.emit("Pad", mask.value, b.ints(1, 0), None, last), b.emit("Pad", column, none, None, last))
+    rank = len(mask.dims)
+    before = b.emit("Pad", mask.value, b.ints(*(0,) * (rank - 1), 1, *(0,) * rank))
+    wide = b.emit("Add", before, b.emit("Pad", column, sizes.shape(b, (0, 0, 0, 0, 0, keys))))
     return Mask(wide, broadcast((*mask.dims[:-1], keys + 1), (*b.dims(sinks), 1, keys + 1)))
 
 
 def _zeros_before(b: Builder, x: str) -> str:
-    return b.emit("Pad", x, b.ints(1, 0), None, b.ints(2))
+    return b.emit("Pad", x, b.ints(0, 0, 1, 0, 0, 0, 0, 0))
 
 
 def stretched(b: Builder, mask: Mask, last: Shape) -> Mask:

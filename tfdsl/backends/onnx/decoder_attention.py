@@ -27,15 +27,20 @@ _HIDDEN = -1e30
 
 def stays(graph: Graph, node: Node, part: masks.Mask) -> bool:
     """Whether a conjunct of an attention's mask is told to its operator rather than made of nodes."""
-    return grouped(graph, node) and _is_told(part)
+    return grouped(graph, node) and _tellable(part)
 
 
 def never_stays(graph: Graph, node: Node, part: masks.Mask) -> bool:
     return False
 
 
-def _is_told(part: masks.Mask) -> bool:
+def _tellable(part: masks.Mask) -> bool:
     return part == masks.CAUSAL or (isinstance(part, Term) and part.kind == "window")
+
+
+def is_told(node: Node) -> bool:
+    """Whether an attention, once masks are lowered, is one for `GroupQueryAttention`."""
+    return "mask" in node.attributes and "offset" in node.attributes
 
 
 def grouped(graph: Graph, node: Node) -> bool:
@@ -54,7 +59,7 @@ def grouped(graph: Graph, node: Node) -> bool:
         return False
     parts = list(conjuncts(masks.simplify(a.mask))) if a.mask is not None else []
     others = [part for part in parts if not (isinstance(part, Term) and part.kind == "padding")]
-    if masks.CAUSAL not in parts or sum(_is_told(part) for part in parts) > 2 or node.inputs[4] is not None:
+    if masks.CAUSAL not in parts or sum(_tellable(part) for part in parts) > 2 or node.inputs[4] is not None:
         return False
     return not masks.may_hide_all(reduce(lambda left, right: Joined("&", left, right), others))
 
@@ -112,20 +117,8 @@ def _standard(
         softcap=a.softcap,
     )
     for each, present in zip((keys, values), presents, strict=True):
-        b.keep(each.state, last_of(b, present, each.state))
+        b.keep(each.state, b.last_of(present, each.state))
     return b.by_heads(rows, heads)
-
-
-def last_of(b: DecoderBuilder, joined: str, appended_to: object) -> str:
-    """What is kept of a state and what was appended to it."""
-    from tfdsl.ir.states import State
-
-    assert isinstance(appended_to, State)
-    state = appended_to
-    if state.last is None:
-        return joined
-    end = b.ints(2**62)
-    return b.emit("Slice", joined, b.ints(-state.last), end, b.ints(state.axis or 0))
 
 
 def _grouped(
@@ -146,6 +139,8 @@ def _grouped(
         length = b.emit("Cast", sizes.scalar(b, total), to=onnx.TensorProto.INT32)
         last = b.emit("Sub", sizes.size(b, total), b.ints(1))
         lasts = b.emit("Cast", b.emit("Expand", last, sizes.size(b, batch)), to=onnx.TensorProto.INT32)
+        new = b.emit("Expand", sizes.size(b, queries), sizes.size(b, batch))
+        fresh = b.emit("Cast", new, to=onnx.TensorProto.INT32)
     mask = _numbers(b, bias, allowed)
     if mask is not None:
         mask = attention.stretched(b, mask, (1, 1, queries, total))
@@ -164,6 +159,8 @@ def _grouped(
         None,
         mask and mask.value,
         sinks,
+        *(None,) * 4,
+        fresh,
         domain=CONTRIBUTED,
         num_heads=heads,
         kv_num_heads=b.dims(keys.new)[1],

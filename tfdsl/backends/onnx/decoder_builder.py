@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from tfdsl.backends.onnx.builder import Builder
-from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
-from tfdsl.ir.states import STATEFUL, State, states
+from tfdsl.ir.states import State, states
 
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
+_END = np.iinfo(np.int64).max
 FLAT = (0, 0, -1)  # a Reshape to [batch, positions, all features]
 _BY_POSITION = (0, 2, 1, 3)  # from [batch, heads, positions, features] to [batch, positions, heads, features], or back
 
@@ -62,6 +65,12 @@ class DecoderBuilder(Builder):
         """Make a value what the next call has of a state."""
         self.ports[state.path] = Port(state, past_name(state.path), present, shared)
 
+    def last_of(self, joined: str, state: State) -> str:
+        """What is kept of a state with what was appended to it."""
+        if state.last is None:
+            return joined
+        return self.emit("Slice", joined, self.ints(-state.last), self.ints(_END), self.ints(state.axis or 0))
+
     def by_rows(self, value: str) -> str:
         """A value [batch, heads, positions, features] as [batch, positions, heads * features]."""
         if value not in self.rows:
@@ -85,7 +94,7 @@ class DecoderBuilder(Builder):
         self.appended[name] = Appended(new, state)
         return name
 
-    def drop_unread(self, results: list[str]) -> None:
+    def drop_unread(self, results: Iterable[str]) -> None:
         """Drop nodes that nothing needs."""
         needed, kept = set(results), []
         for node in reversed(self.nodes):
@@ -121,12 +130,3 @@ def attended(graph: Graph, append: Node) -> Node | None:
     b = OPS["append"].fill(twin.attributes)
     same = (a.axis, a.size, a.last, a.fill) == (b.axis, b.size, b.last, b.fill)
     return node if same and not graph.is_result(Value(twin.id)) else None
-
-
-def type_of(state: State) -> Type:
-    """The type of the array that a call is given for a state."""
-    return state.type
-
-
-Test = Callable[[Graph, Node], bool]
-__all__ = ["CONTRIBUTED", "STATEFUL", "Appended", "DecoderBuilder", "Port", "attended"]

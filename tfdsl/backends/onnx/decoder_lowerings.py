@@ -11,7 +11,6 @@ from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
 from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
 from tfdsl.backends.onnx.lowerings import Lowering
 from tfdsl.backends.onnx.running import running_attend, running_sum
-from tfdsl.ir.graph import Value
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
 
@@ -22,10 +21,11 @@ def _append(b: Builder, a: Attributes, x: str) -> str:
     assert isinstance(b, DecoderBuilder) and b.node is not None
     state = b.states[a.path]
     reader = attended(b.graph, b.node)
-    if reader is not None and (reader.inputs[5] is None or (b.ort and decoder_attention.grouped(b.graph, reader))):
+    # The standard operator has no sinks: they are a key before all others.
+    if reader is not None and (reader.inputs[5] is None or decoder_attention.is_told(reader)):
         return b.stand_in(x, state)
     joined = b.emit("Concat", b.past(state), x, axis=a.axis)
-    b.keep(state, decoder_attention.last_of(b, joined, state))
+    b.keep(state, b.last_of(joined, state))
     return joined
 
 
@@ -85,11 +85,6 @@ def _normalized(op: str) -> Lowering:
     return lowering
 
 
-def _weight(b: Builder, a: Attributes) -> str:
-    result: str = PLAIN["weight"](b, a)
-    return result
-
-
 LOWERINGS: dict[str, Lowering] = {
     **PLAIN,
     "linear": _linear,
@@ -103,4 +98,3 @@ LOWERINGS: dict[str, Lowering] = {
     "running_sum": running_sum,
 }
 REFUSED: dict[str, str] = {op: reason for op, reason in PLAIN_REFUSED.items() if op not in LOWERINGS}
-__all__ = ["LOWERINGS", "REFUSED", "Value"]

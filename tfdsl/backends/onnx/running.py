@@ -9,7 +9,7 @@ from onnx import helper
 
 from tfdsl.backends.onnx import sizes
 from tfdsl.backends.onnx.builder import Builder
-from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, FLAT, DecoderBuilder
+from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, DecoderBuilder
 from tfdsl.ir.op import Attributes
 
 
@@ -137,4 +137,3 @@ def _step(by_feature: bool) -> onnx.GraphProto:
 
 
 _ENDS = ("state", "q", "k", "v", "decay", "next", "result")
-__all__ = ["FLAT", "running_attend", "running_sum"]

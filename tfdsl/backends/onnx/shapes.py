@@ -51,7 +51,10 @@ def _select(b: Builder, a: Attributes, x: str) -> str:
 
 def _pad(b: Builder, a: Attributes, x: str) -> str:
     value = b.scalar(a.value, b.types[x].dtype)
-    return b.emit("Pad", x, sizes.shape(b, (a.before, a.after)), value, b.ints(a.axis))
+    # Of all axes: ONNX Runtime is wrong where it moves a Transpose past a Pad of some.
+    others, rank = (0,) * a.axis, len(b.dims(x))
+    rest = (0,) * (rank - a.axis - 1)
+    return b.emit("Pad", x, sizes.shape(b, (*others, a.before, *rest, *others, a.after, *rest)), value)
 
 
 def _expand(b: Builder, a: Attributes, x: str) -> str:

@@ -14,7 +14,7 @@ from openvino import opset16
 
 from tfdsl.backends.openvino import storage
 from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
-from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED
+from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED, Lowering
 from tfdsl.backends.openvino.parameters import Dims, add_parameters, ranges
 from tfdsl.backends.prepare import bits_by_path, fix_sizes
 from tfdsl.ir.graph import Graph, Node, Value
@@ -48,7 +48,7 @@ def build(
         raise one("T702", f"OpenVINO reads a model from an `.xml` file, and `{target}` is not called so")
     storing = storing or Storing()
     builder, stored = _begin(graph, weights, dims or {}, storing.spelled, outside=True)
-    model = _model(builder, lower(builder))
+    model = model_of(builder, lower(builder))
     storage.write(model, list(builder.stored.values()), stored, target, storing)
 
 
@@ -57,7 +57,7 @@ def make(
 ) -> openvino.Model:
     """The model of a graph; its constants lie in the memory of `weights` where they can. Raises `SpecError`."""
     builder, _ = _begin(graph, weights, dims or {}, Storing(dtype).spelled, outside=False)
-    return _model(builder, lower(builder))
+    return model_of(builder, lower(builder))
 
 
 def _begin(
@@ -76,14 +76,14 @@ def _begin(
     return builder, stored
 
 
-def lower(b: Builder) -> dict[Value, Tensor]:
+def lower(b: Builder, lowerings: Mapping[str, Lowering] = LOWERINGS) -> dict[Value, Tensor]:
     """Lower every node that an output needs."""
     found: dict[Value, Tensor] = {}
     needed = _needed(b.graph)
     for node in b.graph.nodes():
         if node.id not in needed:
             continue
-        lowering = LOWERINGS.get(node.op)
+        lowering = lowerings.get(node.op)
         if lowering is None:
             raise _refusal(node, REFUSED.get(node.op, "it has no lowering"))
         b.node = node
@@ -123,7 +123,8 @@ def _refusal(node: Node, reason: str) -> Exception:
     return one("T703", f"OpenVINO cannot hold `{node.op}` at `{scope_of(node) or 'the top'}`: {reason}", node.span)
 
 
-def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
+def model_of(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
+    """The model of what was lowered, with the graph's outputs as its own."""
     results = []
     taken: set[tuple[str, int]] = set()
     for name, value in b.graph.outputs:
@@ -139,7 +140,7 @@ def _model(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
         result.set_friendly_name(name)
         results.append(result)
     inputs = [*b.parameters.values(), *b.stand_ins]
-    model = openvino.Model(results, inputs, b.graph.name or "model")
+    model = openvino.Model(results, b.sinks, inputs, b.graph.name or "model")
     _part_numbers(model)
     return model
 

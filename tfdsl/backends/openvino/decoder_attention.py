@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import openvino
 
-from tfdsl.backends.openvino import sizes
+from tfdsl.backends.openvino import attention, sizes
 from tfdsl.backends.openvino.attention import repeated, scale_of
 from tfdsl.backends.openvino.builder import Builder, Tensor
 from tfdsl.decoding.manifest import MASK
@@ -61,6 +61,26 @@ def told(graph: Graph, node: Node) -> Told | str:
 def stays(graph: Graph, node: Node, part: Mask) -> bool:
     """Whether a conjunct of a mask is left to the lowering of its attention: all of them or none are."""
     return isinstance(told(graph, node), Told)
+
+
+def attend(
+    b: Builder,
+    a: Attributes,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    allowed: Tensor | None,
+    sinks: Tensor | None,
+    *rest: Tensor,
+) -> openvino.Output:
+    """Attention as it is told, and else as any other."""
+    assert b.node is not None
+    how = told(b.graph, b.node)
+    if not isinstance(how, Told):
+        return attention.attend(b, a, q, k, v, bias, allowed, sinks, *rest)
+    keep = next(each for each in rest if each.type.dtype == "bool")
+    return remembered(b, a, q, k, v, keep, how.window)
 
 
 def remembered(

@@ -8,8 +8,12 @@ from typing import Any
 import numpy.typing as npt
 
 from tfdsl.backends.reference.interpreter import run
+from tfdsl.decoding.manifest import Manifest, describe, tokens_of
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import one
+from tfdsl.passes.binding_times import split
+from tfdsl.passes.incremental import incremental
+from tfdsl.passes.unroll import unroll
 
 Array = npt.NDArray[Any]
 
@@ -35,3 +39,14 @@ class ReferenceSession:
     def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One call: outputs by name, in float64."""
         return run(self.decoder, self.weights, {**self.given, **inputs}, self.state)
+
+
+def reference_decoder(
+    graph: Graph, weights: Mapping[str, Array], *, logits: str = "last", windows: str = "masked"
+) -> tuple[ReferenceSession, Manifest]:
+    """A session with a causal model, through the same passes that targets go through, and what it takes and gives."""
+    encoder, decoder = split(unroll(incremental(graph, logits=logits, windows=windows)))
+    given = () if encoder is None else tuple(name for name, _ in encoder.outputs)
+    tokens = tokens_of(decoder)
+    manifest = describe(decoder, target="reference", file="", tokens=tokens, encoder=encoder, given=given)
+    return ReferenceSession(decoder, weights, encoder), manifest

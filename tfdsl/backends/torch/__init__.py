@@ -39,11 +39,16 @@ def _load(model: torch.nn.Module, weights: Mapping[str, Any]) -> None:
     """Copy weights into a module one by one; their paths and shapes have been compared with the graph's."""
     import torch
 
+    from tfdsl.weights.elements import convert
+
     state = model.state_dict()
     assert state.keys() == weights.keys(), "a module's state has the paths of its graph"
     with torch.no_grad():
         for path, tensor in state.items():
-            tensor.copy_(torch.from_numpy(_own(weights[path])))
+            array = weights[path]
+            if tensor.dtype == torch.float16:
+                array = convert(array, "F32", "F16", path)
+            tensor.copy_(torch.from_numpy(_own(array)))
 
 
 def _own(array: Any) -> Any:

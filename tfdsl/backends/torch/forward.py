@@ -16,6 +16,7 @@ from tfdsl.backends.torch.lowerings import LOWERINGS, REFUSED
 from tfdsl.backends.torch.measures import Measures
 from tfdsl.backends.torch.places import LAYER
 from tfdsl.backends.torch.precision import misfits
+from tfdsl.backends.torch.recurrences import write_scan
 from tfdsl.backends.torch.reshaping import padded_by_hand
 from tfdsl.backends.torch.site import Site
 from tfdsl.backends.torch.structure import REFERENCES, Unit
@@ -89,6 +90,8 @@ class Forward:
                 self._call_unit(item)
             elif item.op == "repeat":
                 write_loop(self, item)
+            elif item.op == "scan":
+                write_scan(self, item)
             else:
                 self._node(item)
 

@@ -14,6 +14,8 @@ from tfdsl.backends.torch.structure import REFERENCES, Unit
 from tfdsl.ir.graph import Elsewhere, Frame, Node, Spelling
 from tfdsl.language import syntax
 
+_HINTS = {"init": "spread"}  # what the number of an attribute is called
+
 
 def hand_in(units: Iterable[Unit]) -> None:
     """Say in each unit's own names what was written for its settings and its nodes; units come outer ones first."""
@@ -27,7 +29,8 @@ def hand_in(units: Iterable[Unit]) -> None:
                 unit.spelled[name] = tree
         for node in _nodes(unit):
             if frame_of(unit, node) is unit.frame:
-                found = {key: _expression(unit, each, key, known) for key, each in node.spelled.items()}
+                spelled = node.spelled.items()
+                found = {key: _expression(unit, each, _HINTS.get(key, key), known) for key, each in spelled}
                 unit.written[node.id] = {key: tree for key, tree in found.items() if tree is not None}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,30 +38,30 @@ def statement_of(initializer: Initializer, dims: Sequence[int], spelled: str | N
         spread = spelled or number(value)
         bounds = {"low": number(-2 * value), "high": number(2 * value), "below": number(-value)}
         if spelled is not None:
-            grouped = spelled if spelled.replace(".", "").isidentifier() else f"({spelled})"
+            grouped = _grouped(spelled)
             bounds = {"low": f"-2 * {grouped}", "high": f"2 * {grouped}", "below": f"-{grouped}"}
         return "nn.init." + _IN_TORCH[kind].format(target="{target}", spread=spread, **bounds)
+    plain = value == 1.0 and spelled is None
+    gain = "" if plain else spelled or number(value)
     if kind.startswith("xavier") and len(dims) >= 2:
-        gain = "" if value == 1.0 else f", gain={spelled or number(value)}"
-        return f"nn.init.{kind}_({{target}}{gain})"
-    if kind.startswith("kaiming") and len(dims) >= 2 and value == 1.0:
+        return f"nn.init.{kind}_({{target}}{'' if plain else f', gain={gain}'})"
+    if kind.startswith("kaiming") and len(dims) >= 2 and plain:
         return f'nn.init.{kind}_({{target}}, nonlinearity="linear")'
-    return _spread(initializer, dims)
+    return _by_fan_in(kind, len(dims), "" if plain else f"{_grouped(gain)} * ")
 
 
-def _spread(initializer: Initializer, dims: Sequence[int]) -> str:
-    """Initialisers that `torch.nn.init` lacks, or lacks for such a shape, as the numbers they come to."""
-    field_size = math.prod(dims[2:])
-    fan_in = dims[1] * field_size if len(dims) > 1 else dims[0]
-    fan_out = dims[0] * field_size
-    gain = initializer.arguments[0] if initializer.arguments else 1.0
-    total = fan_in + fan_out if initializer.kind.startswith("xavier") else fan_in
-    share = 2.0 if initializer.kind.startswith("xavier") else 1.0
-    deviation = gain * math.sqrt(share / total)
-    if initializer.kind.endswith("normal"):
-        return f"nn.init.normal_({{target}}, std={number(deviation)})"
-    bound = deviation * math.sqrt(3.0)
-    return f"nn.init.uniform_({{target}}, {number(-bound)}, {number(bound)})"
+def _by_fan_in(kind: str, rank: int, gain: str) -> str:
+    """Initialisers that `torch.nn.init` lacks, or lacks for such a shape; both fans of a vector are its length."""
+    fan = "{target}[0].numel()" if rank >= 2 else "{target}.numel()"
+    if kind.endswith("normal"):
+        return f"nn.init.normal_({{target}}, std={gain}{fan} ** -0.5)"
+    bound = f"{gain}(3 / {fan}) ** 0.5"
+    return f"nn.init.uniform_({{target}}, -{bound}, {bound})"
+
+
+def _grouped(code: str) -> str:
+    """Code that a sign or a factor may stand before."""
+    return code if code.replace(".", "").replace("_", "").isalnum() else f"({code})"
 
 
 def default_of(op: str | None, name: str) -> Initializer | None:

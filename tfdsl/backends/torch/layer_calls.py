@@ -11,7 +11,7 @@ from tfdsl.backends.torch.layers import Layer
 from tfdsl.backends.torch.settings import sees, unique_name
 from tfdsl.backends.torch.state_lowerings import STATE_CALLS
 from tfdsl.backends.torch.structure import Unit
-from tfdsl.ir.elaborate.patterns import compile_pattern
+from tfdsl.ir.elaborate.patterns import compile_pattern, number_of
 from tfdsl.ir.graph import Node
 from tfdsl.ir.ops import OPS
 from tfdsl.language import syntax
@@ -71,18 +71,28 @@ class Maker:
         return self._text(self.unit, value, value)
 
     def spread(self, weight: Node) -> str | None:
-        """The number of an initialiser, where the block itself writes it."""
+        """The number of an initialiser in the names of the block, if it is written in some block's."""
+        arguments, path = weight.attributes["init"].arguments, weight.attributes["path"]
+        if not arguments:
+            return None
+        for unit, reader in self._readers(weight):
+            for value in reader.inputs:
+                node = unit.graph.node(value) if value is not None else None
+                if node is not None and node.op == "weight" and node.attributes["path"] == path:
+                    found = self.spelled(unit.expression(node, "init"), arguments[0])
+                    if found is not None:
+                        return found
+        return self._declared_spread(weight)
+
+    def _declared_spread(self, weight: Node) -> str | None:
+        """The number of an initialiser, where the block itself writes it for what only blocks inside it read."""
         declaration, initializer = self.unit.frame.declaration, weight.attributes["init"]
         if declaration is None or self.unit.is_turn:
             return None
         below = weight.attributes["path"][len(self.unit.path) :].removeprefix(".")
         for each in reversed(declaration.body):
             if isinstance(each, syntax.Initialize) and compile_pattern(each.pattern.value).match(below):
-                made = each.value
-                numbers = (
-                    made.arguments if isinstance(made, syntax.Call) and made.callee.text == initializer.kind else ()
-                )
-                return self.spelled(numbers[0].value, initializer.arguments[0]) if len(numbers) == 1 else None
+                return self.spelled(number_of(each.value), initializer.arguments[0])
         return None
 
     # --- where sizes are written ---------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def write_loop(forward: Forward, node: Node) -> None:
     for value in node.inputs[count:]:
         assert value is not None
         forward.settle(value)  # once, and not in every turn
-    carried = _enter(forward, node, count)
+    carried = enter(forward, node, count)
     captured = [forward.tensor_code(value) for value in node.inputs[count:] if value is not None]
     loop = Loop(node, bodies, carried, captured, forward.start_sums(bodies[0].penalties))
     if forward.program.is_list(node):
@@ -63,7 +63,7 @@ def write_loop(forward: Forward, node: Node) -> None:
         forward.hold(name, Value(node.id, index))
 
 
-def _enter(forward: Forward, node: Node, count: int) -> list[str]:
+def enter(forward: Forward, node: Node, count: int) -> list[str]:
     """Variables that hold the carried values; a value that is needed after the loop is copied to a new name."""
     names: list[str] = []
     for index, value in enumerate(node.inputs[:count]):

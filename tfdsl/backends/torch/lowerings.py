@@ -242,4 +242,5 @@ LOWERINGS: dict[str, Lowering] = {
 REFUSED: dict[str, str] = {
     "prune": "it is computed when the model is built, from weights",
     "quantize": "it is computed when the model is built, from weights",
+    "scan": "recurrences are not made yet",
 }

@@ -15,7 +15,7 @@ SAME_TYPE = (
     *("attend", "route"),
     *("linear", "conv1d", "conv2d", "layer_norm", "rms_norm", "group_norm"),
 )
-_NEVER = ("embedding", "one_hot", "repeat", "route", "weight", "constant")
+_NEVER = ("embedding", "one_hot", "repeat", "route", "scan", "weight", "constant")
 Derived = dict[int, set[Value]]
 
 

@@ -213,7 +213,7 @@ def _bind_inputs(unit: Unit, outer: Origins, found: dict[str, Size]) -> None:
 def _run(origins: Origins, node: Node) -> None:
     """Enter the sizes of a node's results, and of the weights that come into being with it."""
     graph = origins.unit.graph
-    if node.op == "repeat":
+    if node.op in ("repeat", "scan"):
         found: list[Sizes] = [origins.dims(value) if value else () for value in node.inputs[: len(node.types)]]
     elif node.op == "route":
         found = [origins.dims(node.inputs[0])] if node.inputs[0] else []

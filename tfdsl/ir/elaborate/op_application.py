@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tfdsl.ir.elaborate import attributes as settings
@@ -10,6 +11,7 @@ from tfdsl.ir.elaborate.body import Body
 from tfdsl.ir.elaborate.expressions import as_tensor, cast, promote
 from tfdsl.ir.elaborate.nodes import make_node, shape_fault
 from tfdsl.ir.elaborate.own_weights import named_weight, own_weight
+from tfdsl.ir.elaborate.patterns import number_of
 from tfdsl.ir.elaborate.values import ABSENT, Fault, Given, MaskValue, Place, Results, Tensor, kind_of
 from tfdsl.ir.masks import FULL
 from tfdsl.ir.op import Op, Operand, ShapeError
@@ -61,7 +63,10 @@ def _apply_weight(
         raise Fault("T302", "weight takes no inputs", positional[0].span, help=op.signature())
     filled = settings.read(body, op, given, [], span)
     tensor = named_weight(body, place, filled["shape"], filled.get("init") or XAVIER, span)
-    tensor.node.spelled.update(body.spellings({"shape": given["shape"]}))
+    written = {"shape": given["shape"]}
+    if "init" in given:
+        written["init"] = replace(given["init"], expression=number_of(given["init"].expression))
+    tensor.node.spelled.update(body.spellings(written))
     return tensor
 
 

@@ -45,7 +45,7 @@ def reinitialize(
     _remember(place, place, expression, value)
 
 
-def number_of(made: syntax.Expression) -> syntax.Expression | None:
+def number_of(made: syntax.Expression | None) -> syntax.Expression | None:
     """The number of an initialiser that is written out: the `0.02` of `normal(0.02)`."""
     arguments = made.arguments if isinstance(made, syntax.Call) else ()
     return arguments[0].value if len(arguments) == 1 else None

@@ -12,6 +12,7 @@ from tfdsl.ir.graph import Frame, Type, Value
 from tfdsl.ir.op import Op
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Span
+from tfdsl.language.modules import Declared, base_block
 
 _SETTINGS = ("step", "start", "axis")
 
@@ -122,18 +123,27 @@ def _elaborate_step(
         turns=body.turns,
         base=body.base,
     )
-    entered = [region.add_input(f"state_{number}", each.type) for number, each in enumerate(states)]
-    here = [region.add_input(f"x_{number}", each) for number, each in enumerate(slices)]
     home, own = (layer.place, layer.layer) if isinstance(layer, Instance) else (place, layer)
+    names = _names(own, len(slices) + len(states))
+    entered = [
+        region.add_input(name, each.type) for name, each in zip(names[len(slices) :], states, strict=True)
+    ]
+    here = [region.add_input(name, each) for name, each in zip(names, slices, strict=False)]
     result = apply(inside, own, home, own.label, [Given(x, None, inside, given.span) for x in (*here, *entered)], tree)
     found = list(result.tensors) if isinstance(result, Results) else [as_tensor(inside, result, given.span)]
-    names = [f"state_{number}" if number < len(states) else f"y_{number}" for number in range(len(found))]
-    region.graph.outputs = [(name, region.use(each)) for name, each in zip(names, found, strict=True)]
+    region.graph.outputs = [(f"result_{number}", region.use(each)) for number, each in enumerate(found)]
     region.finish(region.graph.inputs[: len(states) + len(slices)])
     for each in region.graph.regions():
         for name, _ in each.penalties:
             raise Fault("T302", f"a step has no penalties, and this has `{name}`", given.span)
     return region, found
+
+
+def _names(layer: Layer, count: int) -> list[str]:
+    """What the inputs of a step are called: as a block declares them."""
+    declared = base_block(layer.callee).inputs if isinstance(layer.callee, Declared) else ()
+    names = [each.name.text for each in declared][:count]
+    return [*names, *(f"x_{number}" for number in range(len(names), count))]
 
 
 def _check_states(states: list[Tensor], results: list[Tensor], span: Span) -> None:

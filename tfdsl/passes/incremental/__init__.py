@@ -91,6 +91,7 @@ def _build(decoding: Decoding, causality: Causality) -> Graph:
         builder.helper(helper)
     made = builder.make(value)
     graph.outputs = [(name, made.value)]
+    builder.reframe()
     names = {decoding.positions.name or "": decoding.total}
     graph.constraints = [
         Constraint(each.operator, substitute(each.left, names), substitute(each.right, names), each.why, each.span)

@@ -79,8 +79,8 @@ def _computed(site: Site, pair: Pair) -> float | None:
         if condition is not None:
             return yes if condition else no
         return yes if yes == no else None
-    if op == "softmax" and pair[1] == site.a.axis:
-        return 0.0 if known[0] is not None and known[0] <= LOW else None
+    if op == "softmax" and pair[1] == site.a.axis and site.operands[0] is not None:
+        return 0.0 if site.operands[0].above.get(pair, 0.0) <= LOW else None
     if op in _LINEAR:
         return 0.0 if 0.0 in known and not (op == "linear" and site.node.inputs[2] is not None) else None
     if op in _MOVES:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfdsl.ir import masks
-from tfdsl.ir.axes import flows, sizes_in
+from tfdsl.ir.axes import flows, settings
 from tfdsl.ir.dims import Dim, DimError, Size, substitute
 from tfdsl.ir.graph import Graph, Node, Type, Value, fed
 from tfdsl.ir.op import Attributes, ShapeError
-from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import SpecError, one
 from tfdsl.passes.incremental.causality import Causality
 from tfdsl.passes.incremental.cuts import Reader, can_recompute
 from tfdsl.passes.incremental.flow import Fault, Flow
+from tfdsl.passes.incremental.frames import reframe
 from tfdsl.passes.incremental.rows import Emitter, Made
 from tfdsl.passes.incremental.rules import Looks
 from tfdsl.passes.incremental.windows import Windows
@@ -134,6 +134,10 @@ class Builder:
             bodies=tuple(body.copy() for body in node.bodies),
         )
 
+    def reframe(self) -> None:
+        """Let the blocks in the new region name its values."""
+        reframe(self.graph, {value: made.value for (value, full), made in self._made.items() if full == NEW})
+
     def general(self, node: Node, full: Full, **attributes: Any) -> tuple[Node, bool]:
         """An op that goes position by position, on operands whose axes hold what those of the result are to hold."""
         operands: list[Made | None] = []
@@ -171,10 +175,8 @@ class Builder:
         node, hint = self._named(value)
         (axis,) = flow.axes
         kept = self.shared.windows.kept(id(self.causality), value)
-        settings: dict[str, Any] = {"size": self.shared.past} if kept is None else kept
-        return Made(
-            self.emitter.add("append", made.value, like=node, path=self.path(node, hint), axis=axis, **settings)
-        )
+        sizes: dict[str, Any] = {"size": self.shared.past} if kept is None else kept
+        return Made(self.emitter.add("append", made.value, like=node, path=self.path(node, hint), axis=axis, **sizes))
 
     def _named(self, value: Value) -> tuple[Node, str]:
         """The node whose block a state belongs to, and what the state is called."""
@@ -213,10 +215,12 @@ class Builder:
 
     def zeroed(self, made: Made, axis: int, node: Node, low: float = 0.0) -> Value:
         """New positions with zeros for padding."""
-        if made.rows or self.graph.type(made.value).dims[:1] != (self.shared.batch,):
+        dims = self.graph.type(made.value).dims
+        rank = max(len(dims), len(dims) - axis + 1)  # one without a batch gets an axis for it
+        if made.rows or (rank == len(dims) and dims[0] not in (1, self.shared.batch)):
             raise Looks("has no axis of the batch in front, as positions with padding need")
-        rank = len(self.graph.type(made.value).dims)
-        names = " ".join(["b", *("s" if each == axis else "1" for each in range(1, rank))])
+        place = rank - (len(dims) - axis)
+        names = " ".join(["b", *("s" if each == place else "1" for each in range(1, rank))])
         real = self.emitter.add("rearrange", self.helper("real").value, like=node, pattern=f"b s -> {names}")
         dtype = self.graph.type(made.value).dtype
         nothing: Any = {"float": float, "int": int, "bool": bool}[dtype](low)
@@ -277,10 +281,8 @@ class Loop:
             body.inputs = [*body.inputs[: self.carried], *(known[key].node for key in self._asked)]
         inputs = [*first, *(made.value for made in self._asked.values())]
         types = tuple(self.builder.graph.type(value) for value in first)
-        graph = self.builder.graph
-        return graph.add(
-            "repeat", inputs, self.node.attributes, types, like=self.node, labels=self.node.labels, bodies=tuple(bodies)
-        )
+        rest = {"labels": self.node.labels, "spelled": dict(self.node.spelled), "bodies": tuple(bodies)}
+        return self.builder.graph.add("repeat", inputs, self.node.attributes, types, like=self.node, **rest)
 
     def _carried_in(self, value: Value | None) -> Value:
         assert value is not None
@@ -306,6 +308,7 @@ class Loop:
             if made_.rows:
                 raise Looks("carries positions, which differ from row to row of the batch")
             body.outputs.append((name, made_.value))
+        inside.reframe()
         return body
 
     def capture(self, inside: Builder, place: int, full: Full) -> Made:
@@ -351,7 +354,7 @@ def _positions(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
         return _ids(b, full)
     (value,) = node.inputs
     assert value is not None
-    return Made(b.emitter.add("iota", like=node, size=b.old.type(value).dims[node.attributes["axis"]]))
+    return Made(b.emitter.add("iota", like=node, size=b.old.type(value).dims[settings(b.old, node).axis]))
 
 
 def _iota(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
@@ -362,7 +365,7 @@ def _slice(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     """Of a table, the rows of the positions; of positions, those that come some later."""
     (value,) = node.inputs
     assert value is not None
-    a = OPS[node.op].fill(node.attributes)
+    a = settings(b.old, node)
     if not b.causality.is_stream(value):
         table, axis = b.make(value).value, a.axis
         if axis != 0:
@@ -375,12 +378,12 @@ def _slice(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
 def _pad(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     value = node.inputs[0]
     assert value is not None
-    a = OPS[node.op].fill(node.attributes)
+    a = settings(b.old, node)
     return _delayed(b, node, value, a) if a.axis in b.causality.flow(value).axes else None
 
 
 def _concat(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
-    a = OPS[node.op].fill(node.attributes)
+    a = settings(b.old, node)
     for value in node.inputs:
         if value is not None and a.axis in b.causality.flow(value).axes:
             return _delayed(b, node, value, a)
@@ -409,7 +412,7 @@ def _delay(b: Builder, node: Node, value: Value) -> int:
 
 
 def _leads(b: Builder, node: Node, value: Value) -> int:
-    before, a = b.causality.flow(value), OPS[node.op].fill(node.attributes)
+    before, a = b.causality.flow(value), settings(b.old, node)
     if node.op == "slice":
         return before.lead - int(a.start)
     if node.op == "pad":
@@ -424,7 +427,7 @@ def _conv1d(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     assert value is not None
     if 2 not in b.causality.flow(value).axes:
         return None
-    a = OPS[node.op].fill(node.attributes)
+    a = settings(b.old, node)
     before, _ = a.padding if isinstance(a.padding, tuple) else (a.padding, a.padding)
     span = a.dilation * (a.kernel - 1)
     made, old = b.make(value), b.causality.flow(value)
@@ -441,7 +444,7 @@ def _conv1d(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
 def _attend(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     q, k, v, *others = node.inputs
     assert q is not None and k is not None and v is not None
-    a = OPS[node.op].fill(node.attributes)
+    a = settings(b.old, node)
     attributes = dict(node.attributes)
     if not b.causality.is_stream(k):
         return _attend_elsewhere(b, node, attributes)
@@ -512,7 +515,7 @@ def _stretched(b: Builder, node: Node, decay: Made) -> Value:
 def _cumsum(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     (value,) = node.inputs
     assert value is not None
-    axis = node.attributes["axis"]
+    axis = settings(b.old, node).axis
     if axis not in b.causality.flow(value).axes:
         return None
     attributes = {"axis": axis, "path": b.path(node, node.labels[0] if node.labels else "sum")}
@@ -627,4 +630,4 @@ def refusal(model: str, fault: Fault) -> SpecError:
     )
 
 
-__all__ = ["Builder", "Decoding", "refusal", "sizes_in"]
+__all__ = ["Builder", "Decoding", "refusal"]

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tfdsl.ir.axes import flows, sizes_in
+from tfdsl.ir.axes import flows, settings, sizes_in
 from tfdsl.ir.dims import Dim, Size, names_of
 from tfdsl.ir.graph import Graph, Node, Value, fed
 from tfdsl.ir.op import Attributes
-from tfdsl.ir.ops import OPS
 from tfdsl.passes.conditions import Conditions
 from tfdsl.passes.incremental.above import above
 from tfdsl.passes.incremental.flow import STATIC, Fault, Flow, State
@@ -67,7 +66,7 @@ class Causality:
         return [state] * len(node.types)
 
     def _plain(self, node: Node, operands: list[Flow | None]) -> Flow:
-        a = OPS[node.op].fill(node.attributes)
+        a = settings(self.graph, node)
         if not any(each is not None and each.axes for each in operands):
             return self._source(node, a, operands)
         if node.op not in _SIZED and self._names_positions(list(node.attributes.values())):

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import networkx as nx
 
+from tfdsl.ir.axes import settings
 from tfdsl.ir.graph import Node, Value
 from tfdsl.passes.incremental.causality import Causality
 
 _BYTES = {"float": 4, "int": 8, "bool": 1}
 # Ops that go position by position and are worth doing again: none that draws on a mixture or a loop.
-_NEVER = {"input", "attend", "linear_attend", "cumsum", "conv1d", "route", "repeat", "weight", "pad", "slice", "concat"}
+_NEVER = {"input", "attend", "linear_attend", "cumsum", "conv1d", "route", "repeat", "weight"}
 
 Reader = tuple[int, int]  # a node, and the place among its inputs
 
@@ -29,7 +30,9 @@ def can_recompute(causality: Causality, value: Value) -> bool:
     flow = causality.flow(value)
     if not flow.settled or flow.merged:
         return False
-    return node.op not in _NEVER or (node.op in ("pad", "slice", "concat") and node.attributes["axis"] not in flow.axes)
+    return node.op not in _NEVER or (
+        node.op in ("pad", "slice", "concat") and settings(causality.graph, node).axis not in flow.axes
+    )
 
 
 def choose(causality: Causality, needed: Mapping[Value, Iterable[Reader]]) -> set[Value]:

@@ -158,8 +158,8 @@ def _conv1d(s: Site) -> Flow | None:
     lead, ahead = flow.lead + before - span, flow.ahead + after
     if lead < 0:
         raise Looks(f"sees {-lead} later positions" if lead + ahead == 0 else "gives nothing for the first positions")
-    bare = span == 0 and s.node.inputs[2] is None
-    return settle(Flow((2,), lead, ahead, zeros=lead == 0 or bare, data=s.data))
+    zeros = lead == 0 or s.node.inputs[2] is None  # what is made of nothing but padding
+    return settle(Flow((2,), lead, ahead, zeros=zeros, data=s.data))
 
 
 def _attend(s: Site) -> Flow | None:

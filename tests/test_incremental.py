@@ -1,0 +1,197 @@
+"""Decoding derived from the graph: piece by piece with padding on the left, it equals each row by itself in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfdsl
+from tfdsl.backends.reference import run
+from tfdsl.ir.graph import Graph
+from tfdsl.ir.states import states
+from tfdsl.ir.verify import verify
+from tfdsl.language.diagnostics import SpecError
+from tfdsl.passes.binding_times import split
+from tfdsl.passes.clean import clean
+from tfdsl.passes.incremental import decoded_axis, incremental
+from tfdsl.passes.unroll import unroll
+from tfdsl.weights import trial
+
+SPECS = Path(tfdsl.__file__).parents[1] / "specs"
+ARCHITECTURES = Path(__file__).parent / "architectures"
+PADS, PIECES, VOCAB = (0, 2, 5), (6, 1, 2, 1), 20
+LENGTH = sum(PIECES)
+SMALL = {"vocab": VOCAB, "width": 16, "depth": 2, "heads": 4}
+GROUPED = {**SMALL, "kv_heads": 2, "hidden": 24}
+
+MODELS: dict[str, tuple[Path, str | None, dict[str, Any]]] = {
+    "gpt2": (SPECS / "gpt2.tfm", None, SMALL),
+    "llama": (SPECS / "llama.tfm", "Llama", GROUPED),
+    "mistral": (SPECS / "mistral.tfm", "Mistral_7B", {**GROUPED, "window": 3}),
+    "mixtral": (SPECS / "mixtral.tfm", "Mixtral_8x7B", GROUPED),
+    "gemma2": (SPECS / "gemma2.tfm", None, {**GROUPED, "head": 4, "window": 4}),
+    "qwen2": (SPECS / "qwen2.tfm", None, GROUPED),
+    "qwen3": (SPECS / "qwen3.tfm", None, {**GROUPED, "head": 4}),
+    "phi3": (SPECS / "phi3.tfm", None, {**GROUPED, "window": 4}),
+    "linear": (SPECS / "linear_transformer.tfm", None, SMALL),
+    "t5": (SPECS / "t5.tfm", "T5", {**SMALL, "head": 4, "hidden": 24}),
+    "switch": (SPECS / "switch.tfm", None, {**SMALL, "head": 4, "hidden": 24, "capacity": 2}),
+    "whisper": (SPECS / "whisper.tfm", "Whisper", SMALL),
+    "latent": (ARCHITECTURES / "latent_attention.tfm", None, {}),
+    "differential": (ARCHITECTURES / "differential.tfm", None, {}),
+    "talking": (ARCHITECTURES / "talking_hybrid.tfm", "Odd", {}),
+}
+
+# Each computes logits [batch, seq, 20] from x [batch, seq, 16].
+SNIPPETS = {
+    "convolution with padding before": "swap(conv1d(swap(x), out=16, kernel=3, dilation=2, padding=[4, 0]) as c)",
+    "convolution of what is padded": "swap(conv1d(pad(swap(x), axis=-1, before=2), out=16, kernel=3, groups=4) as c)",
+    "convolution cut to length": "swap(slice(conv1d(swap(x), out=16, kernel=4, padding=3) as c, axis=-1, stop=seq))",
+    "two convolutions": "swap(conv1d(relu(conv1d(swap(x), out=8, kernel=2, padding=[1, 0]) as a), out=16, kernel=3, padding=[2, 0]) as c)",
+    "convolution with one position more": "swap(slice(conv1d(swap(x), out=16, kernel=2, padding=[3, 0], bias=false) as c, axis=-1, stop=seq))",
+    "shift by padding": "x + pad(slice(x, axis=1, stop=seq - 1), axis=1, before=1)",
+    "shift by cutting": "x - slice(pad(x, axis=1, before=2), axis=1, stop=seq)",
+    "shift by joining": "x * concat(expand(0.0, shape=[batch, 3, width]), slice(x, axis=1, stop=seq - 3), axis=1)",
+    "running sum": 'cumsum(x, axis=1) / rearrange(cast(positions(x, axis=1) + 1, to="float"), "s -> s 1")',
+    "running sum along features": "cumsum(x, axis=2)",
+    "decayed sum": 'attended(linear_attend(q, k, v, decay=-softplus(rearrange(linear(x, out=4) as d, "b s h -> b h s"))))',
+    "one decay for all": "attended(linear_attend(q, k, v, decay=expand(-0.3, shape=[1, 1, seq])))",
+    "grouped linear attention": "attended(linear_attend(q, slice(k, axis=1, stop=2), slice(v, axis=1, stop=1)))",
+    "learned positions cut from a table": "x + slice(weight(shape=[64, 16], init=normal(1)) as table, axis=0, stop=seq)",
+    "learned positions of iota": "x + gather(weight(shape=[64, 16], init=normal(1)) as table, iota(seq), axis=0)",
+    "blocks": "attended(attend(q, k, v, mask=causal & blocks(4)))",
+    "global tokens": "attended(attend(q, k, v, mask=causal & (window(2) | global_tokens(1))))",
+    "strided": "attended(attend(q, k, v, mask=causal & strided(3)))",
+    "prefix": "attended(attend(q, k, v, mask=causal & not prefix(1)))",
+    "softcap and bias": "attended(attend(q, k, v, mask=causal, softcap=3.0, bias=alibi(x, x, heads=4)))",
+    "window forgets": "attended(attend(q, k, v, mask=causal & window(3)))",
+    "two windows": "attended(attend(q, k, v, mask=causal & window(3)) + attend(q, k, v, mask=causal & window(5)))",
+    "keys that are values": "attended(attend(q, k, k, mask=causal))",
+    "keys of all heads": "attended(attend(q, expand(slice(k, axis=1, stop=1), shape=[batch, 4, seq, 4]), v, mask=causal))",
+    "keys rotated after they are kept": 'attended(attend(rope(q), rope(linear(linear(x, out=2) as c, out=16) as up |> rearrange("b s (h d) -> b h s d", h=4)), v, mask=causal))',
+    "hidden by hand": "attended(softmax(where(see, scores, -1e9)) @ v)",
+    "hidden by minus infinity": "attended(softmax(where(see, scores, -1e30)) @ v)",
+    "hidden by a bias": 'attended(softmax(scores + (1 - cast(see, to="float")) * -1e9) @ v)',
+    "hidden by negation": "attended(softmax(where(not see, -1e9, scores)) @ v)",
+    "hidden by a product": 'attended((cast(see, to="float") * relu(scores)) @ v)',
+    "hidden and mixed": 'attended(einsum("b h s t, h g, b g t d -> b g s d", softmax(where(see, scores, -1e9)), weight(shape=[4, 4], init=normal(1)) as mix, v))',
+    "allowed by hand": "attended(attend(q, k, v, allowed=see & (near < 3)))",
+    "bias by hand": 'attended(attend(q, k, v, bias=where(see, -0.2 * cast(near, to="float"), -1e9)))',
+    "keys transposed": "attended(swap(swap(v) @ softmax(swap(where(see, scores, -1e9)), axis=-2)))",
+}
+FRAME = """import alibi from "std/positions.tfm"
+block attended(y: [batch, heads, seq, head]) -> [batch, seq, heads * head] {{ return rearrange(y, "b h s d -> b s (h d)") }}
+model Snippet(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {{
+  width = 16
+  x = embedding(tokens, size=20, dim=width) as table
+  repeat layers[{depth}] {{
+    q, k, v = linear(layer_norm(x) as norm, out=48) as qkv |> split(parts=3)
+    q = rearrange(q, "b s (h d) -> b h s d", h=4)
+    k = rearrange(k, "b s (h d) -> b h s d", h=4)
+    v = rearrange(v, "b s (h d) -> b h s d", h=4)
+    i = positions(x, axis=1)
+    near = rearrange(i, "q -> q 1") - rearrange(i, "k -> 1 k")
+    see = near >= 0
+    scores = q @ swap(k) / 2
+    x = x + {expression}
+  }}
+  return linear(layer_norm(x) as out_norm, out=20) as head
+}}
+"""
+
+
+def snippet(folder: Path, expression: str, depth: int = 2) -> Graph:
+    path = folder / "snippet.tfm"
+    path.write_text(FRAME.format(expression=expression, depth=depth), "utf-8")
+    return tfdsl.load(path).graph
+
+
+def sized(graph: Graph) -> dict[str, int]:
+    """A number for each named size of a model."""
+    names = {dim.name for place in graph.inputs for dim in graph.node(place).type.dims if not isinstance(dim, int)}
+    known = {"batch": len(PADS), decoded_axis(graph).name: LENGTH, "source": 5}
+    return {name: known.get(name, 12) for name in names}
+
+
+def inputs_of(graph: Graph, seed: int = 1) -> dict[str, Any]:
+    random, sizes, found = np.random.default_rng(seed), sized(graph), {}
+    for place in graph.inputs:
+        node = graph.node(place)
+        shape = [dim if isinstance(dim, int) else sizes[dim.name] for dim in node.type.dims]
+        found[node.attributes["name"]] = {
+            "int": lambda shape=shape: random.integers(0, VOCAB, shape),
+            "bool": lambda shape=shape: random.random(shape) < 0.8,
+            "float": lambda shape=shape: random.normal(size=shape),
+        }[node.type.dtype]()
+    return found
+
+
+def streams(graph: Graph) -> set[str]:
+    """The inputs that are given position by position."""
+    axis = decoded_axis(graph)
+    return {graph.node(place).attributes["name"] for place in graph.inputs if axis in graph.node(place).type.dims}
+
+
+def expected(graph: Graph, weights: Any, inputs: dict[str, Any]) -> list[Any]:
+    """The output of each row by itself, without its padding, in one pass."""
+    stream, name = streams(graph), graph.outputs[0][0]
+    found = []
+    for row, pad in enumerate(PADS):
+        one = {
+            key: value[row : row + 1, pad:] if key in stream else value[row : row + 1] for key, value in inputs.items()
+        }
+        found.append(run(graph, weights, one)[name][0])
+    return found
+
+
+def steps(
+    decoder: Graph, stream: set[str], weights: Any, inputs: dict[str, Any], pieces: Iterable[int] = PIECES
+) -> list[Any]:
+    """The outputs of calls with a few positions each."""
+    mask = np.array([[0] * pad + [1] * (LENGTH - pad) for pad in PADS])
+    ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    state: dict[str, Any] = {}
+    done, found = 0, []
+    for count in pieces:
+        part = {key: value[:, done : done + count] if key in stream else value for key, value in inputs.items()}
+        part |= {"attention_mask": mask[:, : done + count], "position_ids": ids[:, done : done + count]}
+        found.append(run(decoder, weights, part, state)[decoder.outputs[0][0]])
+        done += count
+    return found
+
+
+def check(graph: Graph, decoder: Graph, weights: Any, last: bool) -> None:
+    """Compare a decoder with the graph that it is made of, in every row and position that is no padding."""
+    verify(decoder)
+    inputs = inputs_of(graph)
+    rows = expected(graph, weights, inputs)
+    found = steps(decoder, streams(graph), weights, inputs)
+    ends = np.cumsum(PIECES)
+    for row, (pad, wanted) in enumerate(zip(PADS, rows, strict=True)):
+        for end, count, piece in zip(ends, PIECES, found, strict=True):
+            start = end - 1 if last else max(end - count, pad)
+            got = piece[row] if last else piece[row, start - (end - count) :]
+            np.testing.assert_allclose(got, wanted[start - pad : end - pad], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_decoding_equals_one_pass(name: str) -> None:
+    path, model, settings = MODELS[name]
+    graph = tfdsl.load(path, model, **settings).graph
+    weights = trial(graph, 0)
+    check(graph, incremental(graph, logits="all"), weights, last=False)
+    check(graph, incremental(graph, windows="kept"), weights, last=True)
+    check(graph, incremental(unroll(graph)), weights, last=True)
+    check(graph, incremental(clean(graph)[0], logits="all", windows="kept"), weights, last=False)
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_mechanisms(name: str, tmp_path: Path) -> None:
+    graph = snippet(tmp_path, SNIPPETS[name])
+    weights = trial(graph, 0)
+    check(graph, incremental(graph, logits="all"), weights, last=False)
+    check(graph, incremental(unroll(graph), windows="kept"), weights, last=True)
