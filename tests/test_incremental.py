@@ -46,6 +46,7 @@ MODELS: dict[str, tuple[Path, str | None, dict[str, Any]]] = {
     "talking": (ARCHITECTURES / "talking_hybrid.tfm", "Odd", {}),
 }
 
+# ruff: noqa: E501
 # Each computes logits [batch, seq, 20] from x [batch, seq, 16].
 SNIPPETS = {
     "convolution with padding before": "swap(conv1d(swap(x), out=16, kernel=3, dilation=2, padding=[4, 0]) as c)",
@@ -81,6 +82,8 @@ SNIPPETS = {
     "hidden and mixed": 'attended(einsum("b h s t, h g, b g t d -> b g s d", softmax(where(see, scores, -1e9)), weight(shape=[4, 4], init=normal(1)) as mix, v))',
     "allowed by hand": "attended(attend(q, k, v, allowed=see & (near < 3)))",
     "bias by hand": 'attended(attend(q, k, v, bias=where(see, -0.2 * cast(near, to="float"), -1e9)))',
+    "positions split and put together": 'rearrange(rearrange(x, "b (n t) d -> b n t d", t=1), "b n t d -> b (n t) d")',
+    "positions merged with features": 'rearrange(rearrange(x, "b s (t d) -> b (s t) d", t=2), "b (s t) d -> b s (t d)", t=2)',
     "keys transposed": "attended(swap(swap(v) @ softmax(swap(where(see, scores, -1e9)), axis=-2)))",
 }
 FRAME = """import alibi from "std/positions.tfm"
@@ -195,3 +198,134 @@ def test_mechanisms(name: str, tmp_path: Path) -> None:
     weights = trial(graph, 0)
     check(graph, incremental(graph, logits="all"), weights, last=False)
     check(graph, incremental(unroll(graph), windows="kept"), weights, last=True)
+
+
+# --- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def remembered(graph: Graph) -> dict[str, str]:
+    return {state.path: str(state.type) for state in states(incremental(graph))}
+
+
+def test_latent_attention_remembers_latents() -> None:
+    """12 numbers and 4 rotated ones a position, and not keys and values of all heads."""
+    kept = remembered(tfdsl.load(ARCHITECTURES / "latent_attention.tfm").graph)
+    assert kept == {
+        "l.*.mla.c": "[batch, -seq + total, 12]",
+        "l.*.mla.rope.kr": "[batch, 1, -seq + total, 4]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "kept"),
+    [
+        ("attended(attend(q, k, v, mask=causal))", {"key": [4, 4], "value": [4, 4]}),
+        ("attended(attend(q, k, k, mask=causal))", {"key": [4, 4]}),
+        (SNIPPETS["keys of all heads"], {"slice": [1, 4], "value": [4, 4]}),
+        (SNIPPETS["keys rotated after they are kept"], {"c": [2], "value": [4, 4]}),
+        (SNIPPETS["running sum"], {"sum": [16]}),
+        (SNIPPETS["shift by padding"], {"before": [1, 16]}),
+    ],
+)
+def test_the_fewest_bytes_are_remembered(expression: str, kept: dict[str, list[int]], tmp_path: Path) -> None:
+    found = {
+        state.path.removeprefix("layers.*."): [dim for dim in state.type.dims if isinstance(dim, int)]
+        for state in states(incremental(snippet(tmp_path, expression)))
+    }
+    assert found == kept
+
+
+def test_keys_that_layers_share_are_remembered_once(tmp_path: Path) -> None:
+    """As in YOCO (Sun et al., 2024): computed before a loop, read in each of its turns."""
+    text = """
+model Shared(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {
+  x = embedding(tokens, size=20, dim=16) as table
+  k, v = linear(x, out=32) as kv |> rearrange("b s (h d) -> b h s d", h=4) |> split(parts=2)
+  repeat layers[3] {
+    q = linear(layer_norm(x) as norm, out=16) as q |> rearrange("b s (h d) -> b h s d", h=4)
+    x = x + rearrange(attend(q, k, v, mask=causal), "b h s d -> b s (h d)")
+  }
+  return linear(x, out=20) as head
+}
+"""
+    (tmp_path / "shared.tfm").write_text(text, "utf-8")
+    graph = tfdsl.load(tmp_path / "shared.tfm").graph
+    assert remembered(graph) == {"k": "[batch, 4, -seq + total, 4]", "v": "[batch, 4, -seq + total, 4]"}
+    check(graph, incremental(graph), trial(graph, 0), last=True)
+
+
+def test_the_last_layer_computes_one_query() -> None:
+    graph = unroll(tfdsl.load(SPECS / "llama.tfm", "Llama", **GROUPED).graph)
+    lengths = [str(node.type.dims[2]) for node in incremental(graph).nodes() if node.op == "attend"]
+    assert lengths == ["seq", "1"]
+
+
+# --- encoders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t5", "switch", "whisper"])
+def test_what_does_not_depend_on_decoding_is_computed_once(name: str) -> None:
+    path, model, settings = MODELS[name]
+    graph = tfdsl.load(path, model, inputs=["keep"] if name == "t5" else (), **settings).graph
+    weights, inputs = trial(graph, 0), inputs_of(graph)
+    encoder, decoder = split(incremental(unroll(graph)))
+    assert encoder is not None
+    verify(encoder)
+    names = {encoder.node(place).attributes["name"] for place in encoder.inputs}
+    memory = run(encoder, weights, {key: value for key, value in inputs.items() if key in names})
+    assert len(memory) == 4  # keys and values of two layers
+    wanted = {decoder.node(place).attributes["name"] for place in decoder.inputs}
+    given = {key: value for key, value in {**inputs, **memory}.items() if key in wanted}
+    verify(decoder)
+    rows = expected(graph, weights, inputs)
+    for end, found in zip(np.cumsum(PIECES), steps(decoder, streams(graph), weights, given), strict=True):
+        for row, pad in enumerate(PADS):
+            np.testing.assert_allclose(found[row, 0], rows[row][end - 1 - pad], rtol=1e-9, atol=1e-10)
+    assert not any(
+        node.op == "attend" and node.scope[0].path.startswith("encoder") for node in decoder.nodes() if node.scope
+    )
+
+
+def test_a_decoder_alone_has_no_encoder() -> None:
+    graph = incremental(unroll(tfdsl.load(SPECS / "gpt2.tfm", **SMALL).graph))
+    assert split(graph) == (None, graph)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "attention to all": "attended(attend(q, k, v))",
+    "a window without causal": "attended(attend(q, k, v, mask=window(3)))",
+    "random blocks": "attended(attend(q, k, v, mask=causal & random_blocks(1, 2, 0)))",
+    "a causal mask or another": "attended(attend(q, k, v, mask=causal | global_tokens(1)))",
+    "a convolution on both sides": "swap(conv1d(swap(x), out=16, kernel=3, padding=1) as c)",
+    "a mean over the sequence": "mean(x, axis=1, keep=true)",
+    "a softmax over the sequence": "softmax(x, axis=1)",
+    "scores that nothing hides": "attended(softmax(scores) @ v)",
+    "the other triangle": "attended(softmax(where(near <= 0, scores, -1e9)) @ v)",
+    "a mask that is too mild": "attended(softmax(where(see, scores, -5.0)) @ v)",
+    "a shift to the left": "pad(slice(x, axis=1, start=1), axis=1, after=1)",
+    "roll": "roll(x, shift=1, axis=1)",
+    "the length as a number": 'x / cast(seq, to="float")',
+    "latents that see all": 'expand(mean(rearrange(attend(weight(shape=[4, 2, 4], init=normal(1)) as latent |> rearrange("h n d -> 1 h n d") |> expand(shape=[batch, 4, 2, 4]), k, v), "b h n d -> b n (h d)"), axis=1, keep=true), shape=[batch, seq, 16])',
+    "a convolution that strides": "x + mean(conv1d(swap(x), out=16, kernel=1, stride=2) as c |> swap, axis=1, keep=true)",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str, tmp_path: Path, golden: Any) -> None:
+    graph = snippet(tmp_path, REFUSED[name], depth=1)
+    with pytest.raises(SpecError) as error:
+        incremental(graph)
+    (only,) = error.value.diagnostics
+    assert only.code == "T720" and only.span is not None
+    golden(f"decoding/{name.replace(' ', '_')}.txt", f"{only.message}\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "model"), [("bert.tfm", "BertForMaskedLM"), ("vit.tfm", "ViT"), ("bigbird.tfm", None)]
+)
+def test_models_that_do_not_decode(path: str, model: str | None) -> None:
+    graph = tfdsl.load(SPECS / path, model).graph
+    with pytest.raises(SpecError, match="T720"):
+        incremental(graph)

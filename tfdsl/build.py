@@ -141,7 +141,7 @@ def build(
     if target == "torch":
         written = backend.build(graph, values, folder, storing=storing)
         return Built(target, tuple(folder / name for name in written), storing.linked if storing else 0)
-    with atomic_directory(folder) as temporary:
+    with atomic_directory(folder, last=wanted.file) as temporary:
         backend.build(graph, values, temporary / wanted.file, dims=dict(dims or {}), storing=storing)
         names = sorted(each.name for each in temporary.iterdir())
     names.sort(key=lambda name: name != wanted.file)
@@ -171,7 +171,7 @@ def _build_decoder(
     from tfdsl.decoding.tokenizers import copy_tokenizer
 
     backend = importlib.import_module(f"tfdsl.backends.{target}.decoder")
-    with atomic_directory(folder) as temporary:
+    with atomic_directory(folder, last=FILE) as temporary:
         tokenizer = None if decoding.tokenizer is None else copy_tokenizer(decoding.tokenizer, temporary)
         backend.build_decoder(graph, values, temporary, tokenizer=tokenizer, storing=storing, **decoding.options())
         if tokenizer is not None:

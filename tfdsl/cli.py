@@ -299,6 +299,10 @@ def _planned_dtype(model: Model, plan: str | None, target: str) -> str:
 @with_passes
 @click.option("--to", "targets", type=click.Choice(TARGETS), multiple=True, help="Only these targets. Repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For weights and inputs.")
+@click.option("--decode", is_flag=True, help="Compare decoders too: call by call, padded on the left, in every form.")
+@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="A batch to try.  [1 and 3]")
+@click.option("--seq", "lengths", type=click.IntRange(1), multiple=True, help="A length to try.  [1, 6 and 33]")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True), help="The largest relative error to accept.")
 @with_dtype
 def verify(
     spec: str,
@@ -307,14 +311,14 @@ def verify(
     plan: str | None,
     passes: tuple[str, ...],
     targets: tuple[str, ...],
-    seed: int,
     dtype: str | None,
+    **options: Any,
 ) -> int:
     """Run random inputs through the reference and each target, and compare."""
     from tfdsl.verify import render
 
     model = _optimized(_load(spec, settings, inputs), plan, passes)
-    verdict = model.verify(targets or None, seed=seed, dtype=dtype or DTYPES[0])
+    verdict = model.verify(targets or None, dtype=dtype or DTYPES[0], **options)
     click.echo(render(verdict))
     return 0 if verdict.passed else FAULTS
 

@@ -231,14 +231,19 @@ class Model:
         seed: int = 0,
         tolerance: float | None = None,
         dtype: str = "float32",
+        batches: Sequence[int] = (),
+        lengths: Sequence[int] = (),
+        decode: bool = False,
     ) -> Verdict:
         """Compare targets (all that are installed, if none are named) with the reference on random inputs.
 
-        `dtype` is that of `build`; without a tolerance, it is that of the element type.
+        `dtype` is that of `build`; without a tolerance, it is that of the element type. `batches` and `lengths` are the
+        sizes to try. `decode` compares the decoders of a causal model too: call by call, padded on the left, in all forms.
         """
         from tfdsl.verify import verify
 
-        return verify(self.graph, targets, seed=seed, tolerance=tolerance, dtype=dtype)
+        options: dict[str, Any] = {"batches": batches, "lengths": lengths, "decode": decode}
+        return verify(self.graph, targets, seed=seed, tolerance=tolerance, dtype=dtype, **options)
 
 
 def choose(module: Module, name: str | None) -> Declared:

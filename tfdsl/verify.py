@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdsl.build import TARGETS, load_backend, session, storing_of
 from tfdsl.ir.graph import Graph
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verdict:
-    """The outcome: a result for each target, sizes and output; what targets refused; which are not installed."""
+    """The outcome: a result for each target, sizes and output; what targets refused; which are not installed.
+
+    `differing` says of each target that failed at which node it first differs, as far as that can be found.
+    """
 
     results: list[Result] = field(default_factory=list)
     refused: dict[str, SpecError] = field(default_factory=dict)
     absent: dict[str, SpecError] = field(default_factory=dict)
+    differing: dict[str, SpecError] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -36,17 +40,44 @@ def verify(
     seed: int = 0,
     tolerance: float | None = None,
     dtype: str = "float32",
+    batches: Sequence[int] = (),
+    lengths: Sequence[int] = (),
+    decode: bool = False,
 ) -> Verdict:
     """Compare targets with the reference at several sizes; all that are installed, if none are named.
 
     `dtype` is the element type that the targets are built for; the reference has the weights that are rounded to it.
-    Raises `SpecError` for a named target that is not installed, and where memory would not do.
+    `batches` and `lengths` are the sizes to try, in all pairs; `decode` compares decoders too, call by call. Raises
+    `SpecError` for a named target that is not installed, for a model that cannot decode, and where memory would not do.
     """
-    from tfdsl.backends.compare import TOLERANCES, check_memory, compare
+    from tfdsl.backends.compare import BATCHES, LENGTHS, TOLERANCES, check_memory, compare
     from tfdsl.weights import trial
     from tfdsl.weights.elements import rounded
 
     verdict = Verdict()
+    chosen = _installed(targets, verdict)
+    sizes = {"batches": batches or BATCHES, "lengths": lengths or LENGTHS}
+    check_memory(graph, len(chosen), **sizes)
+    spelled = storing_of(dtype).spelled
+    weights = {path: rounded(array, spelled, path) for path, array in trial(graph, seed).items()}
+    limit = TOLERANCES[dtype] if tolerance is None else tolerance
+    with tempfile.TemporaryDirectory(prefix="tfdsl-") as folder:
+        running = {}
+        for name in chosen:
+            try:
+                running[name] = session(graph, name, weights, Path(folder), dtype=dtype)
+            except SpecError as error:
+                verdict.refused[name] = error
+        verdict.results = compare(graph, weights, running, seed=seed, tolerance=limit, **sizes) if running else []
+        running.clear()  # runtimes hold the files open
+    _look_closer(verdict, graph, weights, seed, dtype)
+    if decode:
+        _compare_decoders(verdict, chosen, graph, weights, seed=seed, tolerance=limit, dtype=dtype)
+    return verdict
+
+
+def _installed(targets: Sequence[str] | None, verdict: Verdict) -> list[str]:
+    """The targets to compare; those that are not installed are noted, unless they were asked for."""
     chosen: list[str] = []
     for name in targets or TARGETS:
         try:
@@ -56,20 +87,46 @@ def verify(
             if targets:
                 raise
             verdict.absent[name] = error
-    check_memory(graph, len(chosen))
-    spelled = storing_of(dtype).spelled
-    weights = {path: rounded(array, spelled, path) for path, array in trial(graph, seed).items()}
+    return chosen
+
+
+def _look_closer(verdict: Verdict, graph: Graph, weights: Mapping[str, Any], seed: int, dtype: str) -> None:
+    """Find the first node at which each target that failed differs, where the first failure was."""
+    from tfdsl.backends.compare import compare_inputs
+    from tfdsl.backends.differing import culprit, ending_at, first_differing
+    from tfdsl.backends.trials import random_inputs
+    from tfdsl.passes.unroll import unroll
+
+    for name in dict.fromkeys(result.target for result in verdict.results if not result.passed):
+        failed = next(each for each in verdict.results if each.target == name and not each.passed)
+        if failed.output not in dict(graph.outputs):
+            continue
+        flat, inputs = unroll(graph), random_inputs(graph, failed.sizes, seed)
+
+        def differs(short: Graph, target: str = name, failed: Result = failed, inputs: Any = inputs) -> bool:
+            with tempfile.TemporaryDirectory(prefix="tfdsl-") as folder:
+                running = {target: session(short, target, weights, Path(folder), dtype=dtype)}
+                found = compare_inputs(short, weights, running, inputs, failed.sizes, failed.tolerance)
+                running.clear()
+            return not all(each.passed for each in found)
+
+        node = first_differing(flat, failed.output, differs, ending_at)
+        if node is not None:
+            verdict.differing[name] = culprit(flat, node, TARGETS[name].title)
+
+
+def _compare_decoders(
+    verdict: Verdict, targets: Sequence[str], graph: Graph, weights: Mapping[str, Any], **options: Any
+) -> None:
+    from tfdsl.verify_decoding import Decoders
+
     with tempfile.TemporaryDirectory(prefix="tfdsl-") as folder:
-        running = {}
-        for name in chosen:
-            try:
-                running[name] = session(graph, name, weights, Path(folder), dtype=dtype)
-            except SpecError as error:
-                verdict.refused[name] = error
-        limit = TOLERANCES[dtype] if tolerance is None else tolerance
-        verdict.results = compare(graph, weights, running, seed=seed, tolerance=limit) if running else []
-        running.clear()  # runtimes hold the files open
-    return verdict
+        decoders = Decoders(graph, weights, Path(folder), **options)
+        for name in targets:
+            decoders.compare(name)
+    verdict.results += decoders.results
+    verdict.refused |= decoders.refused
+    verdict.differing |= decoders.differing
 
 
 def render(verdict: Verdict) -> str:
@@ -83,7 +140,7 @@ def render(verdict: Verdict) -> str:
             worst[key] = result
     rows = [
         (
-            TARGETS[target].title,
+            title(target),
             output,
             f"{result.error:.1e}",
             "at " + ", ".join(f"{name}={number}" for name, number in result.sizes.items()),
@@ -95,11 +152,18 @@ def render(verdict: Verdict) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if rows:
         lines.insert(0, f"largest relative error of each output over {max(sizes.values())} sizes, against float64:")
+    lines += [str(error) for error in verdict.differing.values()]
     for name, error in verdict.refused.items():
-        lines.append(f"{TARGETS[name].title} refuses the model:\n{error}")
+        lines.append(f"{title(name)} refuses the model:\n{error}")
     for error in verdict.absent.values():
         lines += [f"not compared: {each.message}" for each in error.diagnostics]
     return "\n".join(lines)
+
+
+def title(name: str) -> str:
+    """The name of a target for people, with the form of its decoder, if the name has one: "onnx, ort"."""
+    target, comma, form = name.partition(", ")
+    return f"{TARGETS[target].title}{comma}{form}"
 
 
 def _badness(result: Result) -> tuple[bool, float]:

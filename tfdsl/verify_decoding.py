@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tfdsl.backends.compare_decoding import Layout, Trial, compare_decoding, expected, trials
 from tfdsl.backends.differing import culprit, ending_at, first_differing
-from tfdsl.build import TARGETS, build_decoder
+from tfdsl.build import Decoding, build
 from tfdsl.decoding.manifest import read_manifest
 from tfdsl.decoding.session import open_session
 from tfdsl.ir.graph import Graph, Value
+from tfdsl.ir.graph import weights as weights_of
 from tfdsl.language.diagnostics import SpecError
 from tfdsl.passes.unroll import unroll
+from tfdsl.verify import title
 
 if TYPE_CHECKING:
     from tfdsl.backends.compare import Result
@@ -32,8 +34,9 @@ FORMS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
 class Decoders:
     """The comparison of a model's decoders: `results`, and by the name of a form what it refused or where it differs."""
 
-    def __init__(self, graph: Graph, weights: Weights, folder: Path, seed: int, tolerance: float):
-        self.graph, self.weights, self.folder, self.tolerance = graph, weights, folder, tolerance
+    def __init__(self, graph: Graph, weights: Weights, folder: Path, *, seed: int, tolerance: float, dtype: str):
+        self.graph, self.weights, self.folder = graph, weights, folder
+        self.tolerance, self.dtype = tolerance, dtype
         self.trials = trials(graph, weights, seed=seed)
         self.results: list[Result] = []
         self.refused: dict[str, SpecError] = {}
@@ -56,7 +59,8 @@ class Decoders:
         self, graph: Graph, name: str, target: str, options: dict[str, str], trials: list[Trial]
     ) -> list[Result]:
         folder = self.folder / f"{len(list(self.folder.iterdir()))}"
-        build_decoder(graph, target, folder, self.weights, **options)
+        own = {path: self.weights[path] for each in weights_of(graph) for path in each.paths()}
+        build(graph, target, folder, weights=own, decoding=Decoding(**options), dtype=self.dtype)
         session, manifest = open_session(folder), read_manifest(folder)
         return [
             result
@@ -94,9 +98,3 @@ def decodable(graph: Graph, value: Value) -> Graph | None:
     pattern = f"{' '.join(names)} -> x0 {names[axes[0]]} {f'({features})' if features else '1'}"
     short.outputs = [("value", Value(short.add("rearrange", [value], {"pattern": pattern}).id))]
     return short
-
-
-def title(name: str) -> str:
-    """The name of a target for people, with the form of its decoder."""
-    target, comma, form = name.partition(", ")
-    return f"{TARGETS[target].title}{comma}{form}"

@@ -56,11 +56,22 @@ def compare(
     """Run the reference and every target on random inputs of several sizes; the largest error of each output."""
     results: list[Result] = []
     for sizes in all_sizes(graph, batches, lengths):
-        inputs = random_inputs(graph, sizes, seed)
-        expected = run(graph, weights, inputs)
-        for name, target in targets.items():
-            results += _results(name, sizes, target(inputs), expected, tolerance)
+        results += compare_inputs(graph, weights, targets, random_inputs(graph, sizes, seed), sizes, tolerance)
     return results
+
+
+def compare_inputs(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    targets: Mapping[str, Target],
+    inputs: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    tolerance: float = TOLERANCE,
+) -> list[Result]:
+    """Run the reference and every target on given inputs, which have these sizes; the largest error of each output."""
+    expected = run(graph, weights, inputs)
+    found = [_results(name, sizes, target(inputs), expected, tolerance) for name, target in targets.items()]
+    return [result for results in found for result in results]
 
 
 def check_memory(
@@ -94,7 +105,7 @@ def relative_error(found: Array, expected: Array) -> float:
 
 
 def _results(
-    target: str, sizes: Sizes, found: Mapping[str, Array], expected: Mapping[str, Array], tolerance: float
+    target: str, sizes: Mapping[str, int], found: Mapping[str, Array], expected: Mapping[str, Array], tolerance: float
 ) -> list[Result]:
     results = []
     for name, wanted in expected.items():

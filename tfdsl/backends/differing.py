@@ -56,10 +56,18 @@ def ending_at(graph: Graph, value: Value, name: str = "value") -> Graph:
 
 def culprit(graph: Graph, node: Node, target: str) -> SpecError:
     """What is said of the node at which a target first differs."""
-    where = place(graph, node)
-    note = f"it is in `{where}`" if where else ""
+    inside, before = place(graph, node), _last_place(graph, node)
+    note = f"it is in `{inside}`" if inside else f"it follows `{before}`" if before else ""
     help_ = "all that it is computed from is equal: the fault is in this op, or in what the runtime fuses with it"
     return one("T750", f"{target} first differs from the reference at `{node.op}`", node.span, note=note, help=help_)
+
+
+def _last_place(graph: Graph, node: Node) -> str:
+    """The block nearest before a node that is in none itself: in a loop, that says which turn it is in."""
+    for source, _ in nx.bfs_predecessors(graph.network, node.id):
+        if where := place(graph, graph.node(source)):
+            return where
+    return ""
 
 
 def _chain(graph: Graph, end: int) -> list[int]:

@@ -509,6 +509,13 @@ _TARGETS = {
         "weights given twice",
         "A file of weights and a seed are two ways to the same thing. Give one of them.",
     ),
+    "T720": Code(
+        "this model cannot decode position by position",
+        "A cache holds what earlier positions gave, so each position may depend on those before it and on no later one. "
+        "The op at fault lets positions look ahead (attention without a causal mask, a mean over the sequence, a convolution "
+        "padded on both sides), asks how long the sequence is, or lays positions out so that they cannot be followed. "
+        "Build the model without a cache, or change the op: `mask=causal`, padding in front only, a running sum.",
+    ),
     "T721": Code(
         "an element type that is not counted",
         "The report states bytes for the element types that weights are stored at, which the help lists.",
@@ -562,6 +569,11 @@ _TARGETS = {
         "Text needs a tokenizer: a folder with `tokenizer.json`, given to `tfm build --cache` as "
         "`--tokenizer DIR`, or `bytes` for models of bytes. Without one, tokens are given by number.",
     ),
+    "T745": Code(
+        "no generator of the runtime's own",
+        "`--generator runtime` asks for the loop of the runtime's own package (openvino-genai, "
+        "onnxruntime-genai), which is not installed or cannot run this decoder. Ours runs all of them.",
+    ),
     "T747": Code(
         "a prompt that the decoder cannot take",
         "The prompt is empty, has tokens outside of the vocabulary, or comes with its new tokens to more than "
@@ -575,6 +587,11 @@ _TARGETS = {
         "logits that are no numbers",
         "The decoder computed NaN, so that no token is the most likely. Weights may be damaged, or numbers too "
         "large for the element type of the build.",
+    ),
+    "T750": Code(
+        "a target that computes something else",
+        "`tfm verify` found a difference, cut the model short until the first node that differs was found, and "
+        "shows its place. It is a fault of the target or of its runtime, and no fault of the spec.",
     ),
 }
 _WEIGHTS = {

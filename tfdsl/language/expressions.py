@@ -79,8 +79,9 @@ class ExpressionPrinter(CommentQueue):
         close: float = node.span.end - 1
         if node.name:
             close = close_before(node.name.span.start, node)
+        callee = self.expression(node.callee, _ATOM)
         arguments = self.brackets("()", node.arguments, close, self._argument, comma=",")
-        return (node.callee.text, arguments, (" as ", self.name(node.name)) if node.name else "")
+        return (callee, arguments, (" as ", self.name(node.name)) if node.name else "")
 
     def _argument(self, node: syntax.Argument) -> Document:
         if node.keyword is None:

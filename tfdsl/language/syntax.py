@@ -89,9 +89,9 @@ class Argument(Tree):
 
 @dataclass(frozen=True)
 class Call(Tree):
-    """`callee(arguments) as name`."""
+    """`callee(arguments) as name`; the callee is a name, or an element of a list."""
 
-    callee: Path
+    callee: Path | Index
     arguments: tuple[Argument, ...]
     name: Name | None = None
 
@@ -100,6 +100,11 @@ class Call(Tree):
 class Index(Tree):
     base: Expression
     index: Expression
+
+    @property
+    def text(self) -> str:
+        """What is written, for messages."""
+        return self.span.text
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class Pipe(Tree):
     """`value |> stage`."""
 
     value: Expression
-    stage: Path | Call
+    stage: Path | Call | Index
 
 
 Expression = Union[Number, String, Literal, Path, Call, Index, Member, ListOf, Unary, Binary, Choice, Pipe]

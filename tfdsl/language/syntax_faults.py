@@ -68,6 +68,7 @@ def syntax_fault(
     span = Span(source, token.start_pos or 0, token.end_pos or 0)
     starts_line = not source.text[: span.start].rpartition("\n")[2].strip()
     outside = token in keywords or token in _CLOSED_BY.values() or starts_line
+    outside = outside and not _names_a_layer(token, accepted)
     opened = _open_bracket(source, span.start, accepted) if outside else None
     help_ = "" if starts_line and accepted >= _EXPRESSION else _slip(error, accepted, keywords)
     if not help_ and opened is None:
@@ -124,8 +125,12 @@ def _slip(error: UnexpectedToken, accepted: set[str], keywords: Collection[str])
         return _WORD_HELP[before]
     if token in ("if", "for") and "RETURN" in accepted:
         return _WORD_HELP[token]
+    if _names_a_layer(error.token, accepted):
+        return "the name of a layer follows its parentheses: `x |> layer_norm() as norm`"
     if token in keywords and "NAME" in accepted:
         return f"`{token}` is a keyword and cannot be a name"
+    if error.token.type == "PIPE" and "ELSE" in accepted:
+        return "a pipe before `else` stands in parentheses: `if c then (x |> f) else y`"
     if token == "=" and before in keywords:
         return f"`{before}` is a keyword and cannot be a name"
     if token == "=" and "COMPARE" in accepted:
@@ -139,6 +144,11 @@ def _slip(error: UnexpectedToken, accepted: set[str], keywords: Collection[str])
     if error.token.type == "NAME":
         return _WORD_HELP.get(token, "") or did_you_mean(token, _words(accepted, keywords))
     return ""
+
+
+def _names_a_layer(token: lark.Token, accepted: set[str]) -> bool:
+    """Whether an `as` stands where the parentheses of a call could."""
+    return token == "as" and "LPAR" in accepted
 
 
 def _token_before(error: UnexpectedToken) -> str:

@@ -44,10 +44,13 @@ def _pushed(graph: Graph, output: Value, attention: bool) -> set[tuple[Value, in
         (axis,) = axes
         if not _passes(graph, node, axis, attention):
             continue
+        operands = _operands(graph, node, axis)
+        if all(each is None for _, each in operands):
+            continue
         readers = [(Value(user.id), flows(graph, user)[place][axis]) for user, place in graph.users(value)]
         if all(reader in found for reader in readers):
             found.add((value, axis))
-            for operand, each in _operands(graph, node, axis):
+            for operand, each in operands:
                 if operand is not None and each is not None:
                     wanted.add((operand, each))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,21 @@ def check_ends(graph: Graph) -> None:
             raise one("T709", message, graph.node(value).span, help="give the output another name in the signature")
 
 
-def lower(b: Builder, lowerings: Mapping[str, Lowering] = LOWERINGS, computed: str | None = None) -> dict[Value, str]:
-    """Lower every node that an output needs; the names of the graph's values.
+def lower(
+    b: Builder,
+    lowerings: Mapping[str, Lowering] = LOWERINGS,
+    computed: str | None = None,
+    given: Mapping[Value, str] | None = None,
+) -> dict[Value, str]:
+    """Lower every node that an output needs; the names of the graph's values, of which some may be given.
 
     Floats are computed in the precision that suits the stored weights, node by node, or all in `computed`.
     """
-    names: dict[Value, str] = {}
+    names: dict[Value, str] = dict(given or {})
     needed = _needed(b.graph)
     kinds = precisions(b.graph, computed or b.stored_floats)
     for node in b.graph.nodes():
-        if node.id not in needed and node.op != "input":
+        if (node.id not in needed and node.op != "input") or Value(node.id) in names:
             continue
         lowering = lowerings.get(node.op)
         if lowering is None:
@@ -125,7 +130,7 @@ def assembled(
 ) -> onnx.ModelProto:
     """A model of what was built, without its weights; each output is given as the value that it is."""
     _name_outputs(b, [(result, output.name) for result, output in outputs])
-    read = {name for node in b.nodes for name in node.input}
+    read = {name for node in _all_nodes(b.nodes) for name in node.input}
     graph = helper.make_graph(
         b.nodes,
         b.graph.name or "model",
@@ -150,11 +155,20 @@ def _name_outputs(b: Builder, outputs: Sequence[tuple[str, str]]) -> None:
             renamed[result] = name
         else:
             b.nodes.append(helper.make_node("Identity", [result], [name], name=f"/outputs/{name}"))
-    for node in b.nodes:
+    for node in _all_nodes(b.nodes):
         for values in (node.input, node.output):
             for place, each in enumerate(values):
                 if each in renamed:
                     values[place] = renamed[each]
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of the graphs inside them, which read what is outside by name."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _all_nodes(attribute.g.node)
 
 
 def end(name: str, type: Type) -> onnx.ValueInfoProto:

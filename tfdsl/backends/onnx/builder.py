@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -158,6 +158,29 @@ class Builder:
             self.layout[name] = form
             self.floats[name] = kind
         return self.stored[path].name
+
+    def recurrence(
+        self, body: onnx.GraphProto, inputs: Sequence[str], results: int, axes: Sequence[int], axis: int
+    ) -> tuple[str, ...]:
+        """Add a Scan: its last inputs, as many as `axes`, are gone through along those; results are stacked along `axis`."""
+        name = self._unique(f"{self._scope}/Scan")
+        outputs = [self._unique(f"{name}.{index}") for index in range(results)]
+        stacked = results - (len(inputs) - len(axes))
+        settings = {"num_scan_inputs": len(axes), "scan_input_axes": list(axes), "scan_output_axes": [axis] * stacked}
+        self.nodes.append(helper.make_node("Scan", list(inputs), outputs, name=name, body=body, **settings))
+        return tuple(outputs)
+
+    def fresh(self, name: str) -> str:
+        """A name for a value that no operator of this graph gives."""
+        return self._unique(f"{self._scope}/{name}")
+
+    @contextmanager
+    def inside(self, graph: Graph) -> Iterator[list[onnx.NodeProto]]:
+        """Add what follows to a body of its own, which reads what was made before; the nodes of that body."""
+        before = self.graph, self.node, self.precision, self.nodes, dict(self._made)
+        self.graph, self.nodes = graph, []
+        yield self.nodes
+        self.graph, self.node, self.precision, self.nodes, self._made = before
 
     @contextmanager
     def within(self, scope: str) -> Iterator[None]:

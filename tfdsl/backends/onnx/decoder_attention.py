@@ -15,7 +15,7 @@ from tfdsl.backends.onnx.attention import Mask
 from tfdsl.backends.onnx.builder import Builder
 from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, Appended, DecoderBuilder, attended
 from tfdsl.ir import masks
-from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.graph import Graph, Node
 from tfdsl.ir.masks import Joined, Term
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS

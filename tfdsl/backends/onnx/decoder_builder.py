@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfdsl.backends.onnx.builder import Builder
-from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.states import State, states
 
@@ -20,11 +20,23 @@ _BY_POSITION = (0, 2, 1, 3)  # from [batch, heads, positions, features] to [batc
 
 @dataclass(frozen=True)
 class Port:
-    """A state at the ends of a model: what comes in, what goes out, and whether both are one buffer of any length."""
+    """A state in a model: what comes in, the value that goes out, and whether both are to be one buffer of any length."""
 
     state: State
     past: str
     present: str
+    shared: bool
+
+
+@dataclass(frozen=True)
+class End:
+    """A state as an input and an output of a model: its type before the first call, and the axis on which it grows."""
+
+    past: str
+    present: str
+    value: str  # what the output is, inside the graph
+    type: Type
+    axis: int | None
     shared: bool
 
 
@@ -130,3 +142,11 @@ def attended(graph: Graph, append: Node) -> Node | None:
     b = OPS["append"].fill(twin.attributes)
     same = (a.axis, a.size, a.last, a.fill) == (b.axis, b.size, b.last, b.fill)
     return node if same and not graph.is_result(Value(twin.id)) else None
+
+
+def plain_end(port: Port) -> End:
+    """A state as an input and an output of its own."""
+    state = port.state
+    constant = state.axis is None or (state.last is not None and state.last == state.fill)
+    axis = None if constant else state.axis
+    return End(port.past, present_name(state.path), port.present, state.type, axis, port.shared)

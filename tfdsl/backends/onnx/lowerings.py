@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdsl.backends.onnx import attention, sizes
+from tfdsl.backends.onnx import attention, recurrences, sizes
 from tfdsl.backends.onnx.builder import Builder
 from tfdsl.backends.onnx.shapes import SHAPE_LOWERINGS
 from tfdsl.ir.dims import Dim
@@ -241,6 +241,7 @@ LOWERINGS: dict[str, Lowering] = {
     "argmax": _argmax,
     "cumsum": _cumsum,
     "top_k": _top_k,
+    "scan": recurrences.scan,
     # shape: in shapes.py
     **SHAPE_LOWERINGS,
 }
@@ -250,7 +251,6 @@ REFUSED: dict[str, str] = {
     "running_sum": "it is for models that decode with a state",
     "repeat": "unrolled before",
     "route": "unrolled before",
-    "scan": "recurrences are not made yet",
     "linear_attend": "made into products before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",

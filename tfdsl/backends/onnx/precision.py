@@ -14,7 +14,7 @@ WIDE, HALF = "F32", "F16"
 
 # Sums and powers: what overflows in float16 or cancels.
 _WIDE = frozenset(
-    ("softmax", "log_softmax", "exp", "log", "pow", "softplus", "sqrt", "cumsum", "sum", "mean", "sin", "cos")
+    ("softmax", "log_softmax", "exp", "log", "pow", "softplus", "sqrt", "cumsum", "sum", "mean", "sin", "cos", "scan")
 )
 # These have weights, or what stands for them, and give float16 whatever comes in.
 _HALF = frozenset(("linear", "conv1d", "conv2d", "rotate", "weight", "embedding", "dequantize", "input", "one_hot"))

@@ -30,9 +30,10 @@ def layouts(graph: Graph) -> dict[str, str]:
     must not be stored twice.
     """
     forms: dict[str, set[str]] = {}
-    for node in graph.nodes():
-        if node.op == "weight":
-            forms.setdefault(node.attributes["path"], set()).add(_form(graph, node))
+    for region in graph.regions():
+        for node in region.nodes():
+            if node.op == "weight":
+                forms.setdefault(node.attributes["path"], set()).add(_form(region, node))
     return {path: form for path, (form, *others) in forms.items() if not others and form != "plain"}
 
 

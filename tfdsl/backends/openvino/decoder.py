@@ -2,41 +2,158 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import openvino
-from openvino import opset16
 
-from tfdsl.backends.openvino import decoder_attention, stateful
-from tfdsl.backends.openvino.artifact import lower, model_of
-from tfdsl.backends.openvino.builder import Builder
+from tfdsl.backends.openvino import decoder_attention, pipelines, sizes, stateful, storage
+from tfdsl.backends.openvino.artifact import build, lower, model_of
+from tfdsl.backends.openvino.builder import Builder, Operand
+from tfdsl.backends.openvino.decoder_session import decoder_session
 from tfdsl.backends.openvino.lowerings import LOWERINGS
-from tfdsl.backends.openvino.parameters import add_parameters, ranges
+from tfdsl.backends.openvino.parameters import add_parameters
+from tfdsl.backends.openvino.pipelines import Hindrance, Ways
+from tfdsl.backends.openvino.tokenizers import convert_tokenizer
 from tfdsl.backends.prepare import bits_by_path
+from tfdsl.decoding.manifest import MASK, describe, tokens_of, write_manifest
+from tfdsl.decoding.tokenizers import Tokenizer
 from tfdsl.ir.graph import Graph
+from tfdsl.ir.op import Attributes
+from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
 from tfdsl.passes.incremental import incremental
 from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import materialise
+from tfdsl.weights.storing import Storing
 
 Array = npt.NDArray[Any]
 
+# As openvino-genai looks for them.
+FILE, ENCODER_FILE, GENERATION_FILE = "openvino_model.xml", "openvino_encoder_model.xml", "generation_config.json"
+TOKENS, LOGITS = "input_ids", "logits"
+
+
+def build_decoder(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    folder: Path,
+    *,
+    logits: str = "last",
+    pipeline: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    storing: Storing | None = None,
+) -> None:
+    """Write a decoder of a full-sequence graph into a folder that is there, with `decoder.json` beside it.
+
+    `pipeline` ("stateful" or "paged") asks for what openvino-genai can run in that way; without it the build tells in
+    `decoder.json` what can. Raises `SpecError`.
+    """
+    storing = storing or Storing()
+    encoder, flat = _apart(incremental(graph, logits="all"))
+    tokens = tokens_of(flat)
+    found = pipelines.ways(flat, tokens, encoder=encoder is not None)
+    if found[pipelines.STATEFUL_WAY] is not None and logits == "last":
+        # Generators cut logits themselves, and so does our session then; nobody else would.
+        encoder, flat = _apart(incremental(graph, logits="last"))
+    if pipeline is not None:
+        pipelines.require(found, pipeline, graph.name)
+    builder, stored, model = _made(flat, weights, found, tokens, storing.spelled, outside=True)
+    found = _as_seen(model, found)
+    if pipeline is not None:
+        pipelines.require(found, pipeline, graph.name)
+    storage.write(model, list(builder.stored.values()), stored, folder / FILE, storing)
+    if encoder is not None:
+        build(encoder, weights, folder / ENCODER_FILE, storing=storing)
+    if tokenizer is not None:
+        convert_tokenizer(folder, tokenizer)
+        _write_generation(folder, tokenizer)
+    manifest = describe(
+        flat,
+        target="openvino",
+        file=FILE,
+        tokens=tokens,
+        encoder=encoder,
+        encoder_file=None if encoder is None else ENCODER_FILE,
+        given=() if encoder is None else tuple(name for name, _ in encoder.outputs),
+        all_logits=logits == "all",
+        pipelines={way: "" if hindrance is None else str(hindrance) for way, hindrance in found.items()},
+    )
+    write_manifest(folder, manifest)
+
 
 def make_decoder(graph: Graph, weights: Mapping[str, Array]) -> openvino.Model:
-    """The stateful model of an incremental graph. Raises `SpecError`."""
-    limits = ranges(graph, {})
-    flat = lower_masks(unroll(graph), decoder_attention.stays)
-    flat, _ = clean(lower_linear_attention(flat))
+    """The stateful model of an incremental graph; its constants lie in the memory of `weights` where they can."""
+    _, flat = _apart(graph)
+    tokens = tokens_of(flat)
+    _, _, model = _made(flat, weights, pipelines.ways(flat, tokens, encoder=False), tokens, "F32", outside=False)
+    return model
+
+
+def _apart(graph: Graph) -> tuple[Graph | None, Graph]:
+    """What is computed once and what each step computes, of an incremental graph, without loops."""
+    flat, _ = clean(unroll(graph))
+    return split(flat)
+
+
+def _made(
+    flat: Graph, weights: Mapping[str, Array], found: Ways, tokens: str, dtype: str, outside: bool
+) -> tuple[Builder, Mapping[str, Array], openvino.Model]:
+    """The model of a flat graph, and the weights that are to be written with it."""
+    flat, _ = clean(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
-    builder = Builder(flat, stored, bits)
-    add_parameters(builder, limits)
-    stateful.begin(builder, flat.node(flat.inputs[0]).type.dims[0])
-    found = lower(builder, {**LOWERINGS, "attend": decoder_attention.attend})
-    return model_of(builder, found)
+    names: dict[str, str] = {}
+    if found[pipelines.STATEFUL_WAY] is None:
+        names[tokens] = TOKENS
+        flat.outputs = [(LOGITS, value) for _, value in flat.outputs]
+    builder = Builder(flat, stored, bits, dtype, outside)
+    add_parameters(builder, {}, names)
+    batch = next(node for node in map(flat.node, flat.inputs) if node.attributes["name"] == tokens).type.dims[0]
+    stateful.begin(builder, batch)
+    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
+    if found[pipelines.STATEFUL_WAY] is None and found[pipelines.PAGED_WAY] is not None:
+        lowerings["input"] = partial(_without_padding, tokens)
+    return builder, stored, model_of(builder, lower(builder, lowerings))
+
+
+def _without_padding(tokens: str, b: Builder, a: Attributes) -> Operand:
+    """An input; of tokens, those that are padding as zeros, which changes nothing that is read.
+
+    Paged attention must not take the place of an attention whose mask or state it would drop, but generators try it on
+    every model. It fails where a model needs the mask elsewhere.
+    """
+    given = b.parameters[a.name].output(0)
+    if a.name != tokens:
+        return given
+    mask = b.parameters[MASK].output(0)
+    count = b.emit("negative", sizes.size(b, b.graph.node(b.graph.inputs[0]).type.dims[1]))
+    new = b.emit("slice", mask, count, b.ints(2**63 - 1), b.ints(1), b.ints(1))
+    return b.emit("multiply", given, new)
+
+
+def _as_seen(model: openvino.Model, found: Ways) -> Ways:
+    """What hinders each way, after the runtime's own transformation was tried on the model."""
+    paged = pipelines.is_paged(model)
+    if found[pipelines.PAGED_WAY] is None and not paged:
+        return {**found, pipelines.PAGED_WAY: Hindrance("the installed OpenVINO does not know its attention")}
+    assert not paged or found[pipelines.PAGED_WAY] is None, "paged attention would drop what this model says"
+    return found
+
+
+def _write_generation(folder: Path, tokenizer: Tokenizer) -> None:
+    """Say where a text ends, in the words of openvino-genai, if nothing that was copied does."""
+    path = folder / GENERATION_FILE
+    if not path.is_file() and tokenizer.eos:
+        document = {"eos_token_id": list(tokenizer.eos), "bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad}
+        text = json.dumps({name: value for name, value in document.items() if value is not None}, indent=2)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+__all__ = ["build_decoder", "decoder_session", "make_decoder"]

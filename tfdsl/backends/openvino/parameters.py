@@ -47,15 +47,16 @@ def ranges(graph: Graph, dims: Dims) -> dict[str, Range]:
     return found
 
 
-def add_parameters(b: Builder, limits: Mapping[str, Range]) -> None:
-    """Add an input to the model for each of the graph's, read or not."""
+def add_parameters(b: Builder, limits: Mapping[str, Range], names: Mapping[str, str] | None = None) -> None:
+    """Add an input to the model for each of the graph's, read or not; `names` says what some of them are called there."""
     for node in map(b.graph.node, b.graph.inputs):
         name = node.attributes["name"]
         shape = openvino.PartialShape([_dimension(dim, limits) for dim in node.type.dims])
         parameter = opset16.parameter(shape, ELEMENTS[node.type.dtype])
         # Runtimes look inputs up by either name, so the two are one.
-        parameter.set_friendly_name(name)
-        parameter.output(0).get_tensor().set_names({name})
+        called = (names or {}).get(name, name)
+        parameter.set_friendly_name(called)
+        parameter.output(0).get_tensor().set_names({called})
         b.parameters[name] = parameter
 
 

@@ -19,7 +19,10 @@ Array = npt.NDArray[Any]
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
 
-def session(model: openvino.Model | str | os.PathLike[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+Session = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def session(model: openvino.Model | str | os.PathLike[str]) -> Session:
     """A function from inputs by name to outputs by name, for a model or its `.xml` file. Raises `SpecError`."""
     source = model if isinstance(model, openvino.Model) else os.fspath(model)
     try:

@@ -92,7 +92,7 @@ def build(
 
     if weights is not None:
         graph, weights = materialise(graph, weights)
-    with atomic_directory(directory) as folder:
+    with atomic_directory(directory, last="model.py") as folder:
         Path(folder, "model.py").write_text(emit(graph), encoding="utf-8")
         if weights is not None:
             write(Path(folder, "model.safetensors"), graph, weights, storing)

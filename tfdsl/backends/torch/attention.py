@@ -17,13 +17,13 @@ def attend(s: Site) -> Code:
     """`F.scaled_dot_product_attention`, or a function of our own where that lacks something."""
     if "sight" in s.node.attributes:
         return _cached(s, s.node.attributes["sight"])
-    if asks_for_positions(s.a.mask):
+    q, k = s.type(0), s.type(1)
+    same_length = q.dims[2] == k.dims[2]
+    if asks_for_positions(s.a.mask) or (s.a.mask is not None and not same_length):
         s.settle(0, "q")
         s.settle(1, "k")
     if s.a.softcap is not None or s.has(5):
         return _by_hand(s)
-    q, k = s.type(0), s.type(1)
-    same_length = q.dims[2] == k.dims[2]
     causal = s.a.mask == masks.CAUSAL and not s.has(3) and not s.has(4) and same_length
     allowed = None if causal else _allowed(s)
     blank = s.has(3) and (s.has(4) or not same_length or may_hide_all(s.a.mask or masks.FULL))
@@ -169,13 +169,15 @@ def _keys(s: Site) -> Code:
 
 
 def _positions(s: Site, place: int, name: str, suffix: str) -> str:
-    """A variable with the positions along queries or keys."""
+    """A variable with the positions along queries or keys; queries stand behind the beginning of the keys."""
     value, known = s.node.inputs[place], s.forward.positions
     assert value is not None
     if (value, name) not in known:
-        x = s.arg(place)
+        x, until = s.arg(place), f"{s.arg(place)}.shape[2]"
+        if place == 0 and s.a.offset != 0:
+            until = f"{s.arg(1)}.shape[2] - {until}, {s.arg(1)}.shape[2]"
         known[value, name] = s.forward.variables.fresh(name)
-        s.forward.line(f"{known[value, name]} = torch.arange({x}.shape[2], device={x}.device){suffix}")
+        s.forward.line(f"{known[value, name]} = torch.arange({until}, device={x}.device){suffix}")
     return known[value, name]
 
 

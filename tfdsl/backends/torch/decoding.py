@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tfdsl.backends.torch.layout import statement
+from tfdsl.backends.torch.sights import MASK, POSITIONS
 from tfdsl.ir.graph import Value
 
 if TYPE_CHECKING:
     from tfdsl.backends.torch.forward import Forward
 
-MASK, POSITIONS = "attention_mask", "position_ids"
 BEGIN = "self.past = 0  # positions so far"
 
 
@@ -44,11 +44,15 @@ def reset_method(kinds: Iterable[str]) -> list[str]:
     """The method that forgets all states."""
     classes = sorted(kinds)
     shown = classes[0] if len(classes) == 1 else f"({', '.join(classes)})"
-    return [
+    lines = [
         "    def reset(self) -> None:",
         '        """Forget what came before: the next call begins anew, with a batch of any size."""',
         "        self.past = 0",
-        "        for module in self.modules():",
-        f"            if isinstance(module, {shown}):",
-        "                module.reset()",
     ]
+    if classes:
+        lines += [
+            "        for module in self.modules():",
+            f"            if isinstance(module, {shown}):",
+            "                module.reset()",
+        ]
+    return lines

@@ -64,12 +64,17 @@ def write_loop(forward: Forward, node: Node) -> None:
 
 
 def enter(forward: Forward, node: Node, count: int) -> list[str]:
-    """Variables that hold the carried values; a value that is needed after the loop is copied to a new name."""
+    """Variables that hold the carried values; a value that is needed after the loop is copied to a new name.
+
+    They are called as the spec calls the results, or else as the body calls them.
+    """
     names: list[str] = []
+    body = node.bodies[0]
+    inside = [body.node(place).attributes["name"] for place in body.inputs]
     for index, value in enumerate(node.inputs[:count]):
         assert value is not None
         result = Value(node.id, index)
-        wanted = forward.temporaries.label(result) or "x"
+        wanted = forward.temporaries.label(result).strip("_") or inside[index] or "x"
         forward.settle(value, wanted)
         code = forward.whole(value)
         if forward.program.is_derived(forward.graph, value):

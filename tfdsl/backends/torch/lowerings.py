@@ -236,11 +236,11 @@ LOWERINGS: dict[str, Lowering] = {
     "constant": _constant,
     "input": lambda s: Code(s.node.attributes["name"]),
     "repeat": _statements,
+    "scan": _statements,
     "route": routed,
 }
 
 REFUSED: dict[str, str] = {
     "prune": "it is computed when the model is built, from weights",
     "quantize": "it is computed when the model is built, from weights",
-    "scan": "recurrences are not made yet",
 }

@@ -18,7 +18,7 @@ from tfdsl.backends.torch.precision import derived_values
 from tfdsl.backends.torch.provenance import Provenance, size_of
 from tfdsl.backends.torch.reserved import MODULE_NAMES, ROOT_NAMES
 from tfdsl.backends.torch.settings import Settings, Settled
-from tfdsl.backends.torch.sights import Sight, prepare, sliding_sizes
+from tfdsl.backends.torch.sights import Sight, decodes, prepare, sliding_sizes
 from tfdsl.backends.torch.state_helpers import STATE_CLASSES
 from tfdsl.backends.torch.structure import Unit, build, penalty_names
 from tfdsl.backends.torch.turns import separate_turns
@@ -63,9 +63,8 @@ class Program:
 
     def __init__(self, graph: Graph):
         self.graph, kinds = separate_turns(prepare(graph))
-        kept = states(self.graph)
-        self.decodes = bool(kept)  # with a state, from call to call
-        self.sliding = sliding_sizes(kept)
+        self.decodes = decodes(self.graph)  # position by position, with states
+        self.sliding = sliding_sizes(states(self.graph))
         self.state_kinds = {STATE_CLASSES[op] for op in _stateful_ops(self.graph)}
         self.sights: dict[str, Sight] = {}  # masks that the model makes and hands to its parts
         self.graph.frame = self.graph.frame or Frame("", graph.name, {})

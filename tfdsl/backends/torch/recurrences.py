@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tfdsl.backends.torch.code import call
 from tfdsl.backends.torch.loops import enter
 from tfdsl.ir.graph import Node, Value
 from tfdsl.ir.ops import OPS
@@ -26,11 +27,11 @@ def write_scan(forward: Forward, node: Node) -> None:
     rows = {value: forward.variables.fresh(f"{forward.temporaries.label(value) or 'y'}s") for value in kept}
     for name in rows.values():
         forward.line(f"{name} = []")
-    here = [forward.variables.fresh(unit.graph.node(value).attributes["name"]) for value in unit.inputs[a.carried :]][
-        : a.scanned
-    ]
+    slices = unit.inputs[a.carried : a.carried + a.scanned]
+    here = [forward.variables.fresh(unit.graph.node(value).attributes["name"]) for value in slices]
     along = [f"{text}.unbind({a.axis})" for text in outer[: a.scanned]]
-    forward.line(f"for {', '.join(here)} in {along[0] if len(along) == 1 else f'zip({", ".join(along)})'}:")
+    together = along[0] if len(along) == 1 else call("zip", *along).text
+    forward.line(f"for {', '.join(here)} in {together}:")
     _write_step(forward, node, states, [*here, *outer[a.scanned :]], rows)
     for value in node.inputs[a.carried :]:
         if value is not None:

@@ -15,7 +15,10 @@ from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Value, fed
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
-from tfdsl.ir.states import STATEFUL, State, states
+from tfdsl.ir.states import STATEFUL, State
+
+MASK, POSITIONS = "attention_mask", "position_ids"
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -39,15 +42,24 @@ class _Padding:
     keys: Size
 
 
+def decodes(graph: Graph) -> bool:
+    """Whether a graph is that of one call of a decoder: it is told of padding, and which positions are new."""
+    dims = {graph.node(place).attributes["name"]: graph.node(place).type.dims for place in graph.inputs}
+    return MASK in dims and POSITIONS in dims and dims[MASK] != dims[POSITIONS]
+
+
 def prepare(graph: Graph) -> Graph:
-    """A copy of a graph, marked if it decodes with a state; any other graph is left as it is."""
-    if not states(graph):
+    """A copy of a graph, marked if it is a decoder's; any other graph is left as it is."""
+    if not decodes(graph):
         return graph
     from tfdsl.passes.clean import clean
+    from tfdsl.passes.dead import drop_dead
+    from tfdsl.passes.report import Report
 
-    graph = graph.copy()
+    graph, _ = clean(graph)
     _mark(graph, _of_inputs(graph))
-    graph = clean(graph)[0]
+    for region in reversed(list(graph.regions())):  # what only masks read
+        drop_dead(region, Report("clean"))
     _rename_states(graph)
     return graph
 

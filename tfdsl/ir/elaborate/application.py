@@ -33,7 +33,8 @@ def configure(
     takes_none = not (op.operands if op else base_block(layer.callee).inputs)  # type: ignore[arg-type]
     if not positional and not takes_none and not _gives_all(layer):
         return layer
-    own = op.place if op is not None and op.place else tree.callee.parts[-1].text
+    own = tree.callee.parts[-1].text if isinstance(tree.callee, syntax.Path) else layer.label
+    own = op.place if op is not None and op.place else own
     name = layer.name or (hint if takes_none and hint else own)
     span = tree.name.span if tree.name else tree.callee.span
     return apply(body, layer, body.place.claim(name, body.application, span), name, positional, tree)
@@ -47,6 +48,11 @@ def _gives_all(layer: Layer) -> bool:
 
 
 def _callee(body: Body, tree: syntax.Call) -> Layer | Instance:
+    if isinstance(tree.callee, syntax.Index):
+        found = evaluate(body, tree.callee)
+        if isinstance(found, (Layer, Instance)):
+            return found
+        raise Fault("T301", f"`{tree.callee.text}` is {kind_of(found)}, and cannot be applied", tree.callee.span)
     name = tree.callee.parts[0]
     value = evaluate(body, tree.callee) if len(tree.callee.parts) > 1 else body.lookup(name.text)
     if isinstance(value, (Layer, Instance)):

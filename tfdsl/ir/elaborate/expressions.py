@@ -337,6 +337,8 @@ def _index(body: Body, tree: syntax.Index, hint: str | None) -> Any:
         base = base.tensors
     if not isinstance(base, tuple):
         help_ = "select and slice take parts of a tensor" if isinstance(base, Tensor) else ""
+        if isinstance(base, (Layer, Instance)):
+            help_ = "bind what the layer gives to a name first, and index that"
         raise Fault("T301", f"only lists are indexed, not {kind_of(base)}", tree.base.span, help=help_)
     if isinstance(index, bool) or not isinstance(index, int):
         raise Fault("T301", f"an index is a whole number, not {kind_of(index)}", tree.index.span)
@@ -386,7 +388,7 @@ def _length(items: tuple[Any, ...], most: int) -> int:
 def _pipe(body: Body, tree: syntax.Pipe, hint: str | None) -> Any:
     value = evaluate(body, tree.value)
     stage = tree.stage
-    if isinstance(stage, syntax.Path):
+    if isinstance(stage, (syntax.Path, syntax.Index)):
         stage = syntax.Call(stage, (), None, span=stage.span)
     return _apply(body, stage, hint, piped=Given(value, tree.value, body, tree.value.span))
 
@@ -416,8 +418,8 @@ def _apply(body: Body, tree: syntax.Call, hint: str | None, piped: Given | None 
             raise Fault("T302", f"`{argument.keyword.text}` is given twice", argument.keyword.span, others=(first,))
         else:
             keywords[argument.keyword.text] = given
-    local = body.lookup(tree.callee.parts[0].text)
-    if is_unknown(local) or not _callable(local, tree):
+    local = None if isinstance(tree.callee, syntax.Index) else body.lookup(tree.callee.parts[0].text)
+    if is_unknown(local) or not _callable(local, tree.callee):
         made = _function(body, name, positional, keywords, tree)
         if made is not None:
             return made
@@ -441,8 +443,8 @@ def _refuse_comparison(body: Body, argument: syntax.Argument) -> None:
         )
 
 
-def _callable(local: Any, tree: syntax.Call) -> bool:
-    return len(tree.callee.parts) > 1 or isinstance(local, (Layer, Instance))
+def _callable(local: Any, callee: syntax.Path | syntax.Index) -> bool:
+    return isinstance(callee, syntax.Index) or len(callee.parts) > 1 or isinstance(local, (Layer, Instance))
 
 
 def _function(body: Body, name: str, positional: list[Given], keywords: dict[str, Given], tree: syntax.Call) -> Any:

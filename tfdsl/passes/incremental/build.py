@@ -150,6 +150,8 @@ class Builder:
 
     def _operand(self, node: Node, place: int, value: Value, goes: tuple[int | None, ...], full: Full) -> Made:
         flow = self.causality.flow(value)
+        if node.op not in _SUMS and any(goes[axis] is None for axis in flow.axes):
+            raise Looks("lays positions out so that they cannot be followed")
         # An axis that goes nowhere is summed over, position by position: it holds all of them.
         wanted = frozenset(axis for axis in flow.axes if goes[axis] is None or goes[axis] in full)
         return self.make(value, wanted, (node.id, place))
@@ -342,6 +344,7 @@ class Loop:
 
 # --- ops that do more along an axis than go position by position -----------------------------------------------------
 
+_SUMS = ("matmul", "einsum", "sum", "max", "softmax")  # over keys, where none is later than its query
 Emitted = tuple[Node, bool] | Made | None
 
 
@@ -536,11 +539,12 @@ def _rearrange(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     (value,) = node.inputs
     assert value is not None
     before = b.causality.flow(value)
-    if not before.merged and not flow.merged:
+    if len(before.axes) != 1:
         return None
-    if full:
+    if full and (before.merged or flow.merged):
         raise Looks("is needed of all positions, and holds the rows of the batch one after another")
-    return b.emitter.emit(node, [b.make(value)], dict(node.attributes))
+    made = b.make(value, frozenset(before.axes) if full else NEW, (node.id, 0))
+    return b.emitter.emit(node, [made], b._lengthened(dict(node.attributes)) if full else dict(node.attributes))
 
 
 def _route(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:

@@ -95,7 +95,9 @@ def _private(causality: Causality, reached: list[Value], wanted: Mapping[Value, 
         if value in results or len(causality.flow(value).axes) != 1:
             continue
         readers = wanted.get(value, set())
-        if all((user.id, place) in readers or user.id in done for user, place in graph.users(value)):
+        # Who counts the positions of a value does not read it.
+        users = [(user.id, place) for user, place in graph.users(value) if user.op != "positions"]
+        if all(user in readers or user[0] in done for user in users):
             found.add(value)
             node: Node = graph.node(value)
             each = [Value(node.id, index) for index in range(len(node.types))]
