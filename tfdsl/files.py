@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tfdsl.language.diagnostics import one
 
-
 _MARK = ".tfm-"  # in the names of temporaries, so that nothing else is ever taken for one
 
 

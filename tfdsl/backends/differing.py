@@ -64,7 +64,7 @@ def culprit(graph: Graph, node: Node, target: str) -> SpecError:
 
 def _last_place(graph: Graph, node: Node) -> str:
     """The block nearest before a node that is in none itself: in a loop, that says which turn it is in."""
-    for source, _ in nx.bfs_predecessors(graph.network, node.id):
+    for _, source in nx.bfs_edges(graph.network, node.id, reverse=True):
         if where := place(graph, graph.node(source)):
             return where
     return ""

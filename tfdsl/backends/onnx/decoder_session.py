@@ -54,7 +54,7 @@ class OnnxSession:
         if self._encoder is None:
             raise one("T741", "this decoder has no encoder")
         names = [each.name for each in self._encoder.get_outputs()]
-        feeds = {
+        feeds: dict[str, Array] = {
             each.name: np.asarray(inputs[each.name]).astype(DTYPES[each.type], copy=False)
             for each in self._encoder.get_inputs()
         }
@@ -63,7 +63,7 @@ class OnnxSession:
     def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One call of the decoder; the outputs by name."""
         given = {**self._given, **inputs}
-        arrays = {
+        arrays: dict[str, Array] = {
             name: np.ascontiguousarray(np.asarray(given[name]).astype(self._types[name], copy=False))
             for name in self._inputs
         }
@@ -95,7 +95,7 @@ class OnnxSession:
             _bind(binding.bind_output, present, self._buffers[past])
             return
         if past not in self._values:
-            empty = np.zeros(self._dims(state, arrays), self._types[past])
+            empty: Array = np.zeros(self._dims(state, arrays), self._types[past])
             self._values[past] = onnxruntime.OrtValue.ortvalue_from_numpy(empty)
         binding.bind_ortvalue_input(past, self._values[past])
         binding.bind_output(present)
@@ -111,7 +111,7 @@ class OnnxSession:
                 continue
             dims = list(self._dims(state, arrays))
             dims[axis] = max(_CAPACITY, 1 << (total - 1).bit_length())
-            after = np.zeros(dims, self._types[state["past"]])
+            after: Array = np.zeros(dims, self._types[state["past"]])
             if before is not None:
                 filled = (*(slice(None),) * axis, slice(self._length))
                 after[filled] = before[filled]

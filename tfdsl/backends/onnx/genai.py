@@ -89,7 +89,9 @@ class _Layout:
 
     def __init__(self, b: DecoderBuilder):
         self._b = b
-        self._inside, self._before, self._after = b.nodes, [], []
+        self._inside = b.nodes
+        self._before: list[onnx.NodeProto] = []
+        self._after: list[onnx.NodeProto] = []
         self._renamed: dict[str, str] = {}
         self.ends: list[End] = []
 
@@ -193,12 +195,7 @@ def _grown(b: DecoderBuilder, port: Port, part: str) -> str:
 def configuration(manifest: Manifest, cache: Cache, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """`genai_config.json`. `intra_op_num_threads` of 0 is all cores: the runtime's own choice is half of them."""
     longest = manifest.longest or _LONGEST
-    special: dict[str, Any] = {"eos_token_id": list(tokenizer.eos)} if tokenizer is not None and tokenizer.eos else {}
-    if tokenizer is not None and tokenizer.bos is not None:
-        special["bos_token_id"] = tokenizer.bos
-    pad = None if tokenizer is None else tokenizer.pad
-    # A number that is no token, where there is none for padding: the runtime hides that token at the end of a prompt.
-    special["pad_token_id"] = pad if pad is not None else (special.get("eos_token_id") or [-1])[0]
+    special = _special(tokenizer)
     decoder = {
         "session_options": {"intra_op_num_threads": 0},
         "filename": manifest.decoder,
@@ -228,6 +225,14 @@ def configuration(manifest: Manifest, cache: Cache, tokenizer: Tokenizer | None)
         "past_present_share_buffer": cache.shared,
     }
     return {"model": model, "search": search}
+
+
+def _special(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The tokens that end, begin and pad a text. The runtime wants one that ends it: 0, where none is known."""
+    known = tokenizer or Tokenizer("")
+    ends = list(known.eos) or [0]
+    begin = {} if known.bos is None else {"bos_token_id": known.bos}
+    return {"eos_token_id": ends, **begin, "pad_token_id": ends[0] if known.pad is None else known.pad}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -76,12 +76,14 @@ def _begin(
     return builder, stored
 
 
-def lower(b: Builder, lowerings: Mapping[str, Lowering] = LOWERINGS) -> dict[Value, Tensor]:
-    """Lower every node that an output needs."""
-    found: dict[Value, Tensor] = {}
+def lower(
+    b: Builder, lowerings: Mapping[str, Lowering] = LOWERINGS, given: Mapping[Value, Tensor] | None = None
+) -> dict[Value, Tensor]:
+    """Lower every node that an output needs; some values may be given."""
+    found: dict[Value, Tensor] = dict(given or {})
     needed = _needed(b.graph)
     for node in b.graph.nodes():
-        if node.id not in needed:
+        if node.id not in needed or Value(node.id) in found:
             continue
         lowering = lowerings.get(node.op)
         if lowering is None:

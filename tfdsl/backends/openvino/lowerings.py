@@ -14,7 +14,7 @@ from typing import Any
 
 import openvino
 
-from tfdsl.backends.openvino import attention, sizes
+from tfdsl.backends.openvino import attention, recurrences, sizes
 from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
 from tfdsl.backends.openvino.shapes import SHAPE_LOWERINGS
 from tfdsl.backends.openvino.stateful import STATEFUL_LOWERINGS
@@ -285,11 +285,11 @@ LOWERINGS: dict[str, Lowering] = {
     **STATEFUL_LOWERINGS,
     # shape: in shapes.py
     **SHAPE_LOWERINGS,
+    "scan": recurrences.scan,
 }
 REFUSED: dict[str, str] = {
     "repeat": "unrolled before",
     "route": "unrolled before",
-    "scan": "recurrences are not made yet",
     "linear_attend": "made into products before",
     "prune": "computed when the model is built",
     "quantize": "computed when the model is built",

@@ -157,11 +157,8 @@ def _conv1d(s: Site) -> Flow | None:
         raise Looks("begins with values that are not zero")
     lead, ahead = flow.lead + before - span, flow.ahead + after
     if lead < 0:
-        raise Looks(
-            f"sees {-lead} later position{'s' if lead < -1 else ''}"
-            if lead + ahead == 0
-            else "gives nothing for the first positions"
-        )
+        seen = f"sees {-lead} later position{'s' if lead < -1 else ''}"
+        raise Looks(seen if lead + ahead == 0 else "gives nothing for the first positions")
     zeros = lead == 0 or s.node.inputs[2] is None  # what is made of nothing but padding
     return settle(Flow((2,), lead, ahead, zeros=zeros, data=s.data))
 
