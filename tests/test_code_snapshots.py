@@ -33,6 +33,7 @@ from tfdsl.language.codes import explain
 from tfdsl.language.diagnostics import SpecError
 from tfdsl.model import Model
 from tfdsl.passes import Request, run
+from tfdsl.passes.incremental import incremental
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import initial, materialise, memory, read
 
@@ -57,6 +58,14 @@ DEEP = f"""model Deep(x: [batch, 4]) -> [batch, 4] {{
 }}
 """
 CLASH = "model Clash(x: [batch, 4]) -> x: [batch, 4] {\n  return relu(x)\n}\n"
+AHEAD = """model Ahead(tokens: int[batch, seq]) -> logits: [batch, seq, 16] {
+  table = embedding(size=16, dim=8)
+  x = table(tokens)
+  q = rearrange(x, "b s d -> b 1 s d")
+  y = attend(q, q, q) as look |> rearrange("b 1 s d -> b s d")
+  return project(y, table.weight)
+}
+"""
 FAR = 'model Far(x: [batch, seq]) -> [batch, seq] {\n  require seq > 100_000, "it is for long inputs"\n  return x\n}\n'
 
 
@@ -144,6 +153,7 @@ CASES: dict[str, Callable[[], object]] = {
     "T713": lambda: load().build("torch", "out", dims={"batch": 1}),
     "T714": lambda: load().build("onxx", "out", seed=0),
     "T715": lambda: load().build("onnx", "out", seed=0, weights={}),
+    "T720": lambda: incremental(load(AHEAD).graph),
     "T721": lambda: load().report(dtype="float23"),
     "T722": lambda: load().report(sizes={"sequence": 4}),
     "T723": lambda: load().report(seq=9),

@@ -328,6 +328,24 @@ def test_an_initialiser_of_a_tied_weight_holds_for_all_its_uses() -> None:
     assert [str(w.initializer) for w in weights(found)] == ["normal(1)"]
 
 
+def test_an_initialiser_may_be_for_a_weight_that_is_not_always_there() -> None:
+    def initial(bias: str) -> list[str]:
+        statements = f'y = linear(x, out=4, bias={bias}) as up\ninitialize "up.bias?" = ones\nreturn y'
+        return [str(w.initializer) for w in weights(body(statements, result="[batch, 4]"))]
+
+    assert initial("true") == ["xavier_uniform", "ones"]
+    assert initial("false") == ["xavier_uniform"]
+
+
+def test_an_element_of_a_list_is_applied_like_any_layer() -> None:
+    shared = "up = linear(out=4)\nlayers = [up, linear(out=4), up]\n"
+    found = paths(body(shared + "return layers[0](x) |> layers[1](bias=false) |> layers[-1]"))
+    assert found == ["up.weight", "up.bias", "linear.weight"]
+    named = "layers = [[linear(out=4)]]\nreturn x |> layers[0][0]() as one |> layers[0][0] |> tanh"
+    found = paths(body(named))
+    assert found == ["one.weight", "one.bias", "linear.weight", "linear.bias"]
+
+
 def test_weights_may_be_given_by_keyword() -> None:
     statements = "w = weight(shape=[8, 4])\nreturn linear(x, weight=w)"
     assert only(body(statements, result="[batch, 8]"), "linear").inputs[2] is None

@@ -118,8 +118,8 @@ def test_the_command_prints_the_largest_error_of_each_output() -> None:
 def test_an_error_beyond_the_tolerance_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     right = verifying.session
 
-    def wrong(*arguments: Any) -> Any:
-        run = right(*arguments)
+    def wrong(*arguments: Any, **options: Any) -> Any:
+        run = right(*arguments, **options)
         return lambda inputs: {name: value * np.float32(1.001) for name, value in run(inputs).items()}
 
     monkeypatch.setattr(verifying, "session", wrong)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import did_you_mean, one
 from tfdsl.passes import PASSES, Report, Request, run
+from tfdsl.passes.incremental import incremental
 from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from tfdsl.model import Model
 
 # What targets do to a graph before they lower it; no plan asks for these, but one may want to see their outcome.
-LOWERING = {"unroll": unroll, "lower_masks": lower_masks, "lower_linear_attention": lower_linear_attention}
+LOWERING: dict[str, Callable[[Graph], Graph]] = {
+    "unroll": unroll,
+    "lower_masks": lower_masks,
+    "lower_linear_attention": lower_linear_attention,
+    "incremental": incremental,
+}
 
 
 def optimize(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tfdsl.backends.compare import Result
 
 
+REFERENCE = "reference"  # stands among the targets where the reference's own decoding is compared
+
+
 @dataclass
 class Verdict:
     """The outcome: a result for each target, sizes and output; what targets refused; which are not installed.
@@ -163,7 +166,7 @@ def render(verdict: Verdict) -> str:
 def title(name: str) -> str:
     """The name of a target for people, with the form of its decoder, if the name has one: "onnx, ort"."""
     target, comma, form = name.partition(", ")
-    return f"{TARGETS[target].title}{comma}{form}"
+    return name if target == REFERENCE else f"{TARGETS[target].title}{comma}{form}"
 
 
 def _badness(result: Result) -> tuple[bool, float]:

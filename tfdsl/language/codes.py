@@ -309,7 +309,7 @@ _WEIGHT_PATHS = {
     "T502": Code(
         "a pattern that matches no weight",
         "`initialize` names weights by their paths, seen from the body that it stands in: `*` is one "
-        "part, `**` any number.",
+        "part, `**` any number. A `?` at the end is for weights that are not always there.",
         'initialize "h.*.c_prj.weight" = normal(0.01)',
     ),
     "T503": Code(

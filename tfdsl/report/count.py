@@ -18,7 +18,7 @@ KINDS = {
     **dict.fromkeys(("linear", "matmul", "einsum", "conv1d", "conv2d"), "matmul"),
     **dict.fromkeys(("attend", "linear_attend"), "attention"),
 }
-_NO_ACTIVATION = {"input", "weight", "constant", "prune", "quantize", "dequantize", "repeat", "route"}
+_NO_ACTIVATION = {"input", "weight", "constant", "prune", "quantize", "dequantize", "repeat", "route", "scan"}
 
 
 def report(
@@ -66,7 +66,7 @@ class _Count:
         self._uncounted: dict[tuple[str, Type], Weight] = {(each.path, each.type): each for each in weights(graph)}
         self._owners: dict[str, str] = {}  # for each weight path, the op that reads it first
 
-    def visit(self, region: Graph, turns: int, base: str) -> None:
+    def visit(self, region: Graph, turns: Size, base: str) -> None:
         """Count a region that is run so many times; `base` is the path of the block that it stands in."""
         if region.frame is not None:
             base = region.frame.path
@@ -79,8 +79,12 @@ class _Count:
             for variant, body in enumerate(node.bodies):
                 self.visit(body, turns * self._runs(region, node, variant), inside)
 
-    def _runs(self, region: Graph, node: Node, variant: int) -> int:
-        """How often a body runs: in each of its turns, or once for each expert that a row chooses."""
+    def _runs(self, region: Graph, node: Node, variant: int) -> Size:
+        """How often a body runs: in each of its turns, at each position, or once for each expert that a row chooses."""
+        if node.op == "scan":
+            along = node.inputs[node.attributes["carried"]]
+            assert along is not None
+            return region.type(along).dims[node.attributes["axis"]]
         if node.op == "route":
             chosen = node.inputs[1]
             assert chosen is not None
@@ -100,14 +104,14 @@ class _Count:
         for path, box in collapse(weight):
             self.root.at(block_path(path)).add_weight(box, elements)
 
-    def _count_flops(self, region: Graph, node: Node, turns: int, inside: str) -> None:
+    def _count_flops(self, region: Graph, node: Node, turns: Size, inside: str) -> None:
         block = self._block_of(region, node, inside)  # asked of every node, to know which op reads a weight first
         rule = OPS[node.op].flops
         if rule is None:
             return
         types = [None if value is None else region.type(value) for value in node.inputs]
         each = rule(types, OPS[node.op].fill(node.attributes), node.types)
-        number = evaluate(each, self.sizes) * turns
+        number = evaluate(each, self.sizes) * evaluate(turns, self.sizes)
         self.flops[KINDS.get(node.op, "other")] += number
         self.root.at(starred(block)).own_flops += number
         if self.formula is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,11 @@ def lower(
     lowerings: Mapping[str, Lowering] = LOWERINGS,
     computed: str | None = None,
     given: Mapping[Value, str] | None = None,
+    only: Container[str] | None = None,
 ) -> dict[Value, str]:
-    """Lower every node that an output needs; the names of the graph's values, of which some may be given.
+    """Lower every node that an output needs, or of these those of some ops; the names of the graph's values.
+
+    Some values may be given, and are not made.
 
     Floats are computed in the precision that suits the stored weights, node by node, or all in `computed`.
     """
@@ -78,6 +81,8 @@ def lower(
     kinds = precisions(b.graph, computed or b.stored_floats)
     for node in b.graph.nodes():
         if (node.id not in needed and node.op != "input") or Value(node.id) in names:
+            continue
+        if only is not None and node.op not in only:
             continue
         lowering = lowerings.get(node.op)
         if lowering is None:
@@ -96,7 +101,7 @@ def lower(
             b.types.setdefault(result, node.types[index])
             b.floats.setdefault(result, floats)
     b.precision = WIDE
-    for _, value in b.graph.outputs:
+    for _, value in b.graph.outputs if only is None else ():
         names[value] = b.fitted(names[value])
     return names
 

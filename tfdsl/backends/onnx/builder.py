@@ -175,12 +175,20 @@ class Builder:
         return self._unique(f"{self._scope}/{name}")
 
     @contextmanager
-    def inside(self, graph: Graph) -> Iterator[list[onnx.NodeProto]]:
-        """Add what follows to a body of its own, which reads what was made before; the nodes of that body."""
-        before = self.graph, self.node, self.precision, self.nodes, dict(self._made)
-        self.graph, self.nodes = graph, []
+    def reading(self, graph: Graph) -> Iterator[None]:
+        """Lower nodes of another graph for a while: the body of a node."""
+        before = self.graph, self.node, self.precision
+        self.graph = graph
+        yield
+        self.graph, self.node, self.precision = before
+
+    @contextmanager
+    def inside(self) -> Iterator[list[onnx.NodeProto]]:
+        """Add what follows to a graph within this one, which reads what was made before; the nodes of that graph."""
+        before = self.nodes, dict(self._made)
+        self.nodes = []
         yield self.nodes
-        self.graph, self.node, self.precision, self.nodes, self._made = before
+        self.nodes, self._made = before
 
     @contextmanager
     def within(self, scope: str) -> Iterator[None]:

@@ -17,8 +17,10 @@ def scan(b: Builder, a: Attributes, *operands: str) -> tuple[str, ...]:
     node = b.node
     assert node is not None
     body, changing = node.bodies[0], a.carried + a.scanned
-    with b.inside(body) as nodes:
-        given: dict[Value, str] = {}
+    # The runtime fuses products with quantised weights, and looks for those beside the product only.
+    with b.reading(body):
+        given = lower(b, computed=WIDE, only=("weight", "dequantize"))
+    with b.reading(body), b.inside() as nodes:
         inputs = []
         for number, (place, operand) in enumerate(zip(body.inputs, operands, strict=True)):
             type_, name = body.node(place).type, operand

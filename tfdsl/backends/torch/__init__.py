@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tfdsl.weights.storing import Storing
 
-__all__ = ["build", "emit", "make", "session"]
+__all__ = ["build", "emit", "import_source", "make", "session"]
 
 
 def make(graph: Graph, weights: Mapping[str, Any] | None = None, dtype: str = "float32") -> torch.nn.Module:
@@ -28,7 +28,7 @@ def make(graph: Graph, weights: Mapping[str, Any] | None = None, dtype: str = "f
     import torch
 
     source, name = emit_named(graph)
-    module = _import(graph.name, source)
+    module = import_source(graph.name, source)
     model: torch.nn.Module = getattr(module, name)().to(getattr(torch, dtype))
     if weights is not None:
         _load(model, weights)
@@ -61,7 +61,7 @@ def _own(array: Any) -> Any:
 _MADE = 0
 
 
-def _import(name: str, source: str) -> types.ModuleType:
+def import_source(name: str, source: str) -> types.ModuleType:
     """Run emitted source as a module, with its lines known to tracebacks and to `inspect`."""
     import sys
 

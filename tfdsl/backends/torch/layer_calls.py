@@ -91,7 +91,7 @@ class Maker:
             return None
         below = weight.attributes["path"][len(self.unit.path) :].removeprefix(".")
         for each in reversed(declaration.body):
-            if isinstance(each, syntax.Initialize) and compile_pattern(each.pattern.value).match(below):
+            if isinstance(each, syntax.Initialize) and compile_pattern(each.pattern.value.removesuffix("?")).match(below):
                 return self.spelled(number_of(each.value), initializer.arguments[0])
         return None
 

@@ -21,8 +21,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def reinitialize(
     graph: Graph, place: Place, pattern: syntax.String, value: Initializer, spelling: Spelling | None
 ) -> None:
-    """Give the weights below a place that match a pattern another initialiser; `spelling` is how its number is written."""
-    expression = compile_pattern(pattern.value)
+    """Give the weights below a place that match a pattern another initialiser; `spelling` is how its number is written.
+
+    A pattern that matches nothing is a fault, unless it ends with `?`.
+    """
+    expression = compile_pattern(pattern.value.removesuffix("?"))
     below: list[str] = []
     matched = False
     for region in graph.regions():
@@ -39,7 +42,7 @@ def reinitialize(
                 node.spelled.pop("init", None)
                 if spelling is not None:
                     node.spelled["init"] = spelling
-    if not matched:
+    if not matched and not pattern.value.endswith("?"):
         help_ = did_you_mean(pattern.value, below, "`tfm show` lists the paths of all weights")
         raise Fault("T502", f'no weight matches "{pattern.value}"', pattern.span, help=help_)
     _remember(place, place, expression, value)
