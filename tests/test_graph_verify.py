@@ -46,7 +46,12 @@ graph Sound(ids: int[batch, seq], p: bool[seq]) {
     %fc = linear(%rows, @experts.*.fc.weight: [8, 8] = zeros, out=8) : [batch*seq, 8]
     return y: %fc
   }
-  return logits: %logits, mixed: %mixed, routed: %routed
+  %zero = expand(0.0, shape=[batch, 8]) : [batch, 8]
+  %last, %steps = scan @cell along 1 (h = %zero) over (x = %a) : [batch, 8], [batch, seq, 8] {
+    %h.2 = add(%x, %h) : [batch, 8]
+    return h: %h.2, y: %h.2
+  }
+  return logits: %logits, mixed: %mixed, routed: %routed, steps: %steps
 }
 """
 
@@ -314,6 +319,39 @@ def _(graph: Graph) -> None:
 @broken("experts agree", "its expert has penalties")
 def _(graph: Graph) -> None:
     body = node(graph, "route").bodies[0]
+    number = body.add("constant", (), {"value": 1.0, "dtype": "float"})
+    body.penalties.append(("size", Value(number.id)))
+
+
+told("a recurrence's step", "it has 1 steps, carries 0 states and goes through 1 tensors", "scan", carried=0)
+told("a recurrence's step", "it goes along axis 3 of [batch, seq, 8]", "scan", axis=3)
+told("a recurrence's step", "its step takes [batch, 8], [batch, 8], and it gives [batch, 8], [seq, 8]", "scan", axis=0)
+typed(
+    "a recurrence's step",
+    "its step gives [batch, 8], [batch, 8], and its results are [batch, 8], [batch, 8]",
+    "scan",
+    *[Type("float", (symbol("batch"), 8))] * 2,
+)
+
+
+@broken("a recurrence's step", "it goes along [batch, seq, 8], [batch, 8], which differ in length")
+def _(graph: Graph) -> None:
+    found = node(graph, "scan")
+    found.attributes["scanned"] = 2
+    graph.set_inputs(found, (*found.inputs, found.inputs[0]))
+    found.bodies[0].add("input", (), {"name": "p"}, (Type("float", (symbol("batch"),)),))
+
+
+@broken("a recurrence's step", "its step gives [batch, 8, 1], [batch, 8], and it carries [batch, 8]")
+def _(graph: Graph) -> None:
+    body = node(graph, "scan").bodies[0]
+    other = body.add("rearrange", (body.outputs[0][1],), {"pattern": "b d -> b d 1"})
+    body.outputs[0] = ("h", Value(other.id))
+
+
+@broken("a recurrence's step", "its step has penalties")
+def _(graph: Graph) -> None:
+    body = node(graph, "scan").bodies[0]
     number = body.add("constant", (), {"value": 1.0, "dtype": "float"})
     body.penalties.append(("size", Value(number.id)))
 

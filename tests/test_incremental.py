@@ -43,6 +43,9 @@ MODELS: dict[str, tuple[Path, str | None, dict[str, Any]]] = {
     "whisper": (SPECS / "whisper.tfm", "Whisper", SMALL),
     "latent": (ARCHITECTURES / "latent_attention.tfm", None, {}),
     "differential": (ARCHITECTURES / "differential.tfm", None, {}),
+    "turns": (ARCHITECTURES / "in_turns.tfm", None, {"vocab": VOCAB}),
+    "lstm": (ARCHITECTURES / "recurrent.tfm", "LSTM", {}),
+    "delta": (ARCHITECTURES / "recurrent.tfm", "DeltaNet", {}),
     "talking": (ARCHITECTURES / "talking_hybrid.tfm", "Odd", {}),
 }
 
@@ -84,10 +87,32 @@ SNIPPETS = {
     "bias by hand": 'attended(attend(q, k, v, bias=where(see, -0.2 * cast(near, to="float"), -1e9)))',
     "positions split and put together": 'rearrange(rearrange(x, "b (n t) d -> b n t d", t=1), "b n t d -> b (n t) d")',
     "positions merged with features": 'rearrange(rearrange(x, "b s (t d) -> b (s t) d", t=2), "b (s t) d -> b s (t d)", t=2)',
+    "recurrence": "recurred(x, first=0.0)",
+    "recurrence that does not start with zeros": "recurred(x, first=0.5)",
+    "recurrence along the last axis": "leaked(x)",
+    "decay of each feature": "attended(linear_attend(q, k, v, decay=-softplus(k)))",
     "keys transposed": "attended(swap(swap(v) @ softmax(swap(where(see, scores, -1e9)), axis=-2)))",
 }
 FRAME = """import alibi from "std/positions.tfm"
+block leak(x: [batch, width], s: [batch, width]) -> [batch, width], [batch, width] {{
+  s = 0.5 * s + tanh(x)
+  return s, s * s
+}}
+block recurrence(x: [batch, width], s: [batch, hidden]) -> [batch, hidden], [batch, width] {{
+  param hidden = 8
+  s = tanh(linear(x, out=hidden) as input + linear(s, out=hidden, bias=false) as state)
+  return s, linear(s, out=width) as output
+}}
 block attended(y: [batch, heads, seq, head]) -> [batch, seq, heads * head] {{ return rearrange(y, "b h s d -> b s (h d)") }}
+block recurred(x: [batch, seq, width]) -> [batch, seq, width] {{
+  param first = 0.0
+  last, y = scan(x, step=recurrence(hidden=8), start=[expand(first, shape=[batch, 8])]) as cell
+  return y
+}}
+block leaked(x: [batch, seq, width]) -> [batch, seq, width] {{
+  last, y = scan(swap(x), step=leak, start=[expand(0.25, shape=[batch, width])], axis=2)
+  return swap(y)
+}}
 model Snippet(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {{
   width = 16
   x = embedding(tokens, size=20, dim=width) as table
@@ -126,7 +151,7 @@ def inputs_of(graph: Graph, seed: int = 1) -> dict[str, Any]:
         node = graph.node(place)
         shape = [dim if isinstance(dim, int) else sizes[dim.name] for dim in node.type.dims]
         found[node.attributes["name"]] = {
-            "int": lambda shape=shape: random.integers(0, VOCAB, shape),
+            "int": lambda shape=shape: random.integers(0, 5, shape),
             "bool": lambda shape=shape: random.random(shape) < 0.8,
             "float": lambda shape=shape: random.normal(size=shape),
         }[node.type.dtype]()

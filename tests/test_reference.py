@@ -20,7 +20,7 @@ from tfdsl.ir import masks
 from tfdsl.ir.dims import divide, remainder, symbol
 from tfdsl.ir.graph import Constraint, Graph, Initializer, Type, Value
 from tfdsl.ir.ops import OPS
-from tfdsl.ir.states import STATEFUL
+from tfdsl.ir.states import WITH_PATH
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -308,7 +308,7 @@ for _name, _function in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax
     ]
 
 # Tested below, each in a way of its own, and in `test_states.py`.
-ELSEWHERE = {"input", "weight", "repeat", "route", "prune", "quantize", *STATEFUL}
+ELSEWHERE = {"input", "weight", "repeat", "route", "scan", "prune", "quantize", *WITH_PATH}
 
 
 @pytest.mark.parametrize(

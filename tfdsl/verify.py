@@ -164,7 +164,7 @@ def render(verdict: Verdict) -> str:
 
 
 def title(name: str) -> str:
-    """The name of a target for people, with the form of its decoder, if the name has one: "onnx, ort"."""
+    """The name of a target for people, with the form of its decoder, if the name has one: "onnx, ort decoder"."""
     target, comma, form = name.partition(", ")
     return name if target == REFERENCE else f"{TARGETS[target].title}{comma}{form}"
 

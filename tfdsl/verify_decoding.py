@@ -26,9 +26,9 @@ Weights = Mapping[str, Any]
 
 # The forms that a target's decoder comes in: what is said of each, and the options of the build.
 FORMS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
-    "torch": (("", {}),),
-    "onnx": (("portable", {"profile": "portable"}), ("ort", {"profile": "ort"})),
-    "openvino": (("", {}),),
+    "torch": (("decoder", {}),),
+    "onnx": (("portable decoder", {"profile": "portable"}), ("ort decoder", {"profile": "ort"})),
+    "openvino": (("decoder", {}),),
 }
 
 
@@ -52,7 +52,7 @@ class Decoders:
     def compare(self, target: str) -> None:
         """Build all forms of a target's decoder, and compare each."""
         for form, options in FORMS[target]:
-            name = f"{target}, {form}" if form else target
+            name = f"{target}, {form}"
             try:
                 results = self._results(self.graph, name, target, options, self.trials)
             except SpecError as error:

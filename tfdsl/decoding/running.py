@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,42 +21,41 @@ from tfdsl.language.diagnostics import SpecError, one
 
 Array = npt.NDArray[Any]
 
+OWN = "tfdsl's own loop"
 # The module of each target that drives its runtime's own generator.
-GENERATORS = {"onnx": "tfdsl.backends.onnx.genai", "openvino": "tfdsl.backends.openvino.genai"}
+GENERATORS = {"onnx": "tfdsl.backends.onnx.generator", "openvino": "tfdsl.backends.openvino.generator"}
 
 
 class Generator(Protocol):
-    """A runtime's own generator, opened on a folder."""
+    """A runtime's own generator, opened on a folder. `ends` are tokens that end a text whatever is asked for."""
 
     name: str
+    ends: tuple[int, ...]
 
     def generate(
-        self, prompt: Sequence[int], new: int, sampling: Sampling, eos: tuple[int, ...], tell: OnToken
+        self, prompt: Sequence[int], new: int, sampling: Sampling, eos: Sequence[int], tell: Callable[[int], None]
     ) -> None:
         """Tell the new tokens of one prompt as they come, the one that ends it included."""
 
 
-@dataclass
 class Runner:
-    """A built decoder, opened. `generator` is the runtime's own, or None where our loop over a session does the work."""
+    """A built decoder, opened. Without a `generator` of its runtime's own, our loop over a session does the work.
 
-    folder: Path
-    manifest: Manifest
-    generator: Generator | None = None
-    _coder: list[Coder] = field(default_factory=list)
-    _session: list[Any] = field(default_factory=list)
+    `name` says for people who generated last.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, generator: Generator | None):
+        self.folder, self.manifest, self.generator = folder, manifest, generator
+        self.name = OWN
+        self._coder: Coder | None = None
+        self._session = open_session(folder) if generator is None else None
 
     @property
     def coder(self) -> Coder:
         """The tokenizer that the build copied. Raises `SpecError` where there is none."""
-        if not self._coder:
-            self._coder.append(open_coder(self.folder, self.manifest.tokenizer))
-        return self._coder[0]
-
-    @property
-    def name(self) -> str:
-        """Who generates, for people."""
-        return "tfdsl's own loop" if self.generator is None else self.generator.name
+        if self._coder is None:
+            self._coder = open_coder(self.folder, self.manifest.tokenizer)
+        return self._coder
 
     def generate(
         self,
@@ -64,37 +63,35 @@ class Runner:
         *,
         max_new: int | None = None,
         sampling: Sampling = GREEDY,
-        eos: tuple[int, ...] | None = None,
+        eos: Sequence[int] | None = None,
         inputs: Mapping[str, Array] | None = None,
         on_token: OnToken | None = None,
     ) -> list[list[int]]:
         """The new tokens of each prompt, as `tfdsl.decoding.generate.generate` gives them. Raises `SpecError`."""
-        if self.generator is not None and len(prompts) == 1 and not inputs:
-            return [self._generated(prompts, max_new, sampling, eos, on_token)]
-        if not self._session:
-            self._session.append(open_session(self.folder))
-        options: dict[str, Any] = {"sampling": sampling, "eos": eos, "inputs": inputs, "on_token": on_token}
-        return generate(self._session[0], self.manifest, prompts, max_new=max_new, **options)
-
-    def _generated(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new: int | None,
-        sampling: Sampling,
-        eos: tuple[int, ...] | None,
-        on_token: OnToken | None,
-    ) -> list[int]:
-        assert self.generator is not None
         new = check_prompts(self.manifest, prompts, max_new)
-        found: list[int] = []
+        ends = self.manifest.eos if eos is None else eos
+        if self.generator is not None and not inputs and self._fits(prompts, new, ends):
+            self.name = self.generator.name
+            found: list[int] = []
 
-        def tell(row: int, token: int) -> None:
-            found.append(token)
-            if on_token is not None:
-                on_token(row, token)
+            def tell(token: int) -> None:
+                found.append(token)
+                if on_token is not None:
+                    on_token(0, token)
 
-        self.generator.generate(prompts[0], new, sampling, self.manifest.eos if eos is None else eos, tell)
-        return found
+            self.generator.generate(prompts[0], new, sampling, ends, tell)
+            return [found]
+        self.name = OWN
+        self._session = self._session or open_session(self.folder)
+        options: dict[str, Any] = {"sampling": sampling, "eos": ends, "inputs": inputs, "on_token": on_token}
+        return generate(self._session, self.manifest, prompts, max_new=new, **options)
+
+    def _fits(self, prompts: Sequence[Sequence[int]], new: int, ends: Sequence[int]) -> bool:
+        """Whether the runtime's generator does what is asked: one prompt, room for the last token, no end too many."""
+        assert self.generator is not None
+        longest = self.manifest.longest
+        room = longest is None or len(prompts[0]) + new <= longest
+        return len(prompts) == 1 and room and set(self.generator.ends) <= set(ends)
 
 
 def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runner:
@@ -106,13 +103,13 @@ def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runn
     path = Path(folder)
     manifest = read_manifest(path)
     if generator == "own":
-        return Runner(path, manifest)
+        return Runner(path, manifest, None)
     try:
         return Runner(path, manifest, _runtime_generator(path, manifest))
     except SpecError:
         if generator == "runtime":
             raise
-    return Runner(path, manifest)
+    return Runner(path, manifest, None)
 
 
 def _runtime_generator(folder: Path, manifest: Manifest) -> Generator:

@@ -58,7 +58,7 @@ def flows(graph: Graph, node: Node) -> list[Axes]:
 def settings(graph: Graph, node: Node) -> Attributes:
     """The attributes of a node with their defaults, axes counted from the first."""
     filled = dict(vars(OPS[node.op].fill(node.attributes)))
-    value = node.inputs[0] if node.inputs else None
+    value = node.inputs[0] if node.inputs and node.op != "scan" else None  # of that, the first operand is a state
     for name in ("axis", "first", "second"):
         if value is not None and isinstance(filled.get(name), int):
             filled[name] %= max(len(graph.type(value).dims), 1)

@@ -349,7 +349,7 @@ def _recurrence(region: Inspected, node: Node) -> Faults:
     carried, scanned, axis = (node.attributes[name] for name in ("carried", "scanned", "axis"))
     types = [region.graph.type(value) for value in node.inputs if value is not None]
     along = types[carried : carried + scanned]
-    if len(node.bodies) != 1 or node.attributes["turns"] != (0,) or not carried or not scanned:
+    if len(node.bodies) != 1 or node.attributes["turns"] != (0,) or carried < 1 or scanned < 1:
         yield f"it has {len(node.bodies)} steps, carries {carried} states and goes through {scanned} tensors"
         return
     if len(along) != scanned or any(len(each.dims) <= axis for each in along):

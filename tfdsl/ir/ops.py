@@ -760,6 +760,19 @@ _op(
     inner=True,
 )
 
+_op(
+    "recall(like: any; path: string)",
+    "A state of the shape of `like`: what `remember` was given under the path in the last call; zeros before the first.",
+    _like_first,
+    inner=True,
+)
+_op(
+    "remember(x: any, state: any; path: string)",
+    "x as it is; the state is what the next call recalls.",
+    _like_first,
+    inner=True,
+)
+
 
 # --- made by elaboration and by passes, with no name in the language -------------------------------------------------
 

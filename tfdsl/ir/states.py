@@ -11,12 +11,13 @@ from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
 from tfdsl.language.diagnostics import Span
 
-STATEFUL = ("append", "running_attend", "running_sum")
+STATEFUL = ("append", "running_attend", "running_sum", "recall")  # they read a state; all but `recall` replace it, too
+WITH_PATH = (*STATEFUL, "remember")
 
 
 @dataclass(frozen=True)
 class State:
-    """A state that a node reads and replaces at each call.
+    """A state that is read and replaced at each call.
 
     `path` has a `*` for each index of the loops around the node, outermost first; `paths` are all that it stands for.
     `type` is what is read, before the call; `axis` is the axis along which it grows or slides, None for a state that
@@ -62,6 +63,8 @@ def state_type(region: Graph, node: Node) -> tuple[Type, int | None]:
     if node.op == "append":
         dims[a.axis] = a.size
         return Type(types[0].dtype, tuple(dims)), a.axis
+    if node.op == "recall":
+        return types[0], None
     if node.op == "running_sum":
         return Type(types[0].dtype, (*dims[: a.axis], *dims[a.axis + 1 :])), None
     heads: Size = node.type.dims[1]

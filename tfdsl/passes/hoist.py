@@ -1,11 +1,11 @@
-"""Loop invariants: what is the same in every turn of a loop is computed once, before it."""
+"""Loop invariants: what is the same in every turn of a loop, or at every position of a recurrence, is computed once."""
 
 from __future__ import annotations
 
 import itertools
 from typing import Any
 
-from tfdsl.ir.graph import Graph, Loop, Node, Value, own_loops
+from tfdsl.ir.graph import Graph, Loop, Node, Value, changing, own_loops
 from tfdsl.passes.regions import is_random
 from tfdsl.passes.report import Report
 
@@ -32,7 +32,7 @@ def hoist(graph: Graph, report: Report) -> int:
     """Move the invariants of the loops of a region into it. How many values moved."""
     count = 0
     for loop in graph.nodes():
-        if loop.op == "repeat" and loop.attributes["turns"]:
+        if loop.op in ("repeat", "scan") and loop.attributes["turns"]:
             for body in loop.bodies:
                 count += _hoist_from(graph, loop, body, report)
     return count
@@ -60,10 +60,10 @@ def _hoist_from(graph: Graph, loop: Node, body: Graph, report: Report) -> int:
 def _invariants(loop: Node, body: Graph) -> set[int]:
     """The nodes of a body that give the same in every turn."""
     found: set[int] = set()
-    carried = loop.attributes["carried"]
+    first = changing(loop)
     for node in body.nodes():
         if node.op == "input":
-            same = body.inputs.index(node.id) >= carried
+            same = body.inputs.index(node.id) >= first
         elif node.op == "weight":
             same = not own_loops(node.attributes["path"], [Loop(loop.attributes["path"], ())])
         else:

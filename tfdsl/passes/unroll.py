@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tfdsl.ir.graph import Frame, Graph, Loop, Node, Value, fill_path
-from tfdsl.ir.states import STATEFUL
+from tfdsl.ir.states import WITH_PATH
 from tfdsl.language.diagnostics import one
 
 MOST_NODES = 1_000_000
@@ -132,7 +132,7 @@ def _experts(flat: Graph, route: Node, values: dict[Value, Value], turn: _Turn) 
 
 def _copy(flat: Graph, node: Node, values: Mapping[Value, Value], turn: _Turn) -> Node:
     attributes: dict[str, Any] = dict(node.attributes)
-    if node.op in ("weight", "scan", *STATEFUL):
+    if node.op in ("weight", "scan", *WITH_PATH):
         attributes["path"] = turn.path(attributes["path"])
     return flat.add(
         node.op,

@@ -70,10 +70,9 @@ def lower(
     given: Mapping[Value, str] | None = None,
     only: Container[str] | None = None,
 ) -> dict[Value, str]:
-    """Lower every node that an output needs, or of these those of some ops; the names of the graph's values.
+    """Lower every node that an output needs; the names of the graph's values.
 
-    Some values may be given, and are not made.
-
+    Those that are `given` are not made; with `only`, no other ops are lowered.
     Floats are computed in the precision that suits the stored weights, node by node, or all in `computed`.
     """
     names: dict[Value, str] = dict(given or {})

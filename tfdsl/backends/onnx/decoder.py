@@ -78,12 +78,9 @@ def build_decoder(
 
 def flat_decoder(graph: Graph, logits: str, ort: bool) -> Graph:
     """The graph of one call without loops, and with the masks that operators are told left as they are."""
-    if ort:
-        flat = unroll(incremental(graph, logits="all"))
-        if logits == "last":  # the operator for attention has a query for each new key
-            flat = last_position(flat, attention=False)
-    else:
-        flat = unroll(incremental(graph, logits=logits, windows="kept"))
+    flat = unroll(incremental(graph, logits="all", windows="masked" if ort else "kept"))
+    if logits == "last":  # the operator of `ort` for attention has a query for each new key
+        flat = last_position(flat, attention=not ort)
     return clean(lower_linear_attention(lower_masks(flat, stays if ort else never_stays)))[0]
 
 

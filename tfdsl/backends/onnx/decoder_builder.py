@@ -128,20 +128,27 @@ def present_name(path: str) -> str:
 
 def attended(graph: Graph, append: Node) -> Node | None:
     """The attention that alone reads an `append`, as all its keys or values, and can do the appending itself."""
-    users = graph.users(Value(append.id))
+    found = _reader(graph, append)
     a = OPS["append"].fill(append.attributes)
-    if len(users) != 1 or graph.is_result(Value(append.id)) or a.axis != 2 or a.fill:
+    if found is None or a.axis != 2 or a.fill:
         return None
-    node, place = users[0]
-    if node.op != "attend" or place not in (1, 2):
-        return None
+    node, place = found
     other = node.inputs[3 - place]
     twin = None if other is None else graph.node(other)
-    if twin is None or twin.op != "append" or len(graph.users(Value(twin.id))) != 1:
+    if twin is None or twin.op != "append" or _reader(graph, twin) != (node, 3 - place):
         return None
     b = OPS["append"].fill(twin.attributes)
-    same = (a.axis, a.size, a.last, a.fill) == (b.axis, b.size, b.last, b.fill)
-    return node if same and not graph.is_result(Value(twin.id)) else None
+    return node if (a.axis, a.size, a.last, a.fill) == (b.axis, b.size, b.last, b.fill) else None
+
+
+def _reader(graph: Graph, append: Node) -> tuple[Node, int] | None:
+    """The attention that has an `append` as keys or values, and the place; what reads its length only does not count."""
+    value = Value(append.id)
+    users = [(user, place) for user, place in graph.users(value) if user.op != "positions"]
+    if len(users) != 1 or graph.is_result(value):
+        return None
+    ((node, place),) = users
+    return (node, place) if node.op == "attend" and place in (1, 2) else None
 
 
 def plain_end(port: Port) -> End:

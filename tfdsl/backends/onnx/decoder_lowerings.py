@@ -10,7 +10,7 @@ from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, FLAT, DecoderBuilde
 from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
 from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
 from tfdsl.backends.onnx.lowerings import Lowering
-from tfdsl.backends.onnx.running import running_attend, running_sum
+from tfdsl.backends.onnx.running import recall, remember, running_attend, running_sum
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
 
@@ -96,5 +96,7 @@ LOWERINGS: dict[str, Lowering] = {
     "append": _append,
     "running_attend": running_attend,
     "running_sum": running_sum,
+    "recall": recall,
+    "remember": remember,
 }
 REFUSED: dict[str, str] = {op: reason for op, reason in PLAIN_REFUSED.items() if op not in LOWERINGS}

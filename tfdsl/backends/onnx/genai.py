@@ -228,11 +228,12 @@ def configuration(manifest: Manifest, cache: Cache, tokenizer: Tokenizer | None)
 
 
 def _special(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The tokens that end, begin and pad a text. The runtime wants one that ends it: 0, where none is known."""
+    """The tokens that end, begin and pad a text. Where none is known to end it, the runtime goes on as long as it may."""
     known = tokenizer or Tokenizer("")
-    ends = list(known.eos) or [0]
+    end = {"eos_token_id": list(known.eos)} if known.eos else {}
     begin = {} if known.bos is None else {"bos_token_id": known.bos}
-    return {"eos_token_id": ends, **begin, "pad_token_id": ends[0] if known.pad is None else known.pad}
+    pad = next(iter((*([] if known.pad is None else [known.pad]), *known.eos)), 0)
+    return {**end, **begin, "pad_token_id": pad}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:

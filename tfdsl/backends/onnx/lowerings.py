@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tfdsl.backends.onnx import attention, recurrences, sizes
 from tfdsl.backends.onnx.builder import Builder
@@ -68,7 +69,17 @@ def _ones(b: Builder, x: str) -> str:
 
 
 def _group_norm(b: Builder, a: Attributes, x: str, weight: str, bias: str) -> str:
-    return b.emit("GroupNormalization", x, weight, bias, num_groups=a.groups, epsilon=float(a.eps))
+    """Written out: the operator subtracts squares in ONNX Runtime, which makes NaN of equal numbers that are large."""
+    half = b.precision != "F32"
+    grouped = b.emit("Reshape", b.emit("Cast", x, to=onnx.TensorProto.FLOAT) if half else x, b.ints(0, a.groups, -1))
+    centred = b.emit("Sub", grouped, b.emit("ReduceMean", grouped, b.ints(-1), keepdims=1))
+    variance = b.emit("ReduceMean", b.emit("Mul", centred, centred), b.ints(-1), keepdims=1)
+    deviation = b.emit("Sqrt", b.emit("Add", variance, b.constant(np.asarray(a.eps, dtype=np.float32))))
+    normal = b.emit("Reshape", b.emit("Div", centred, deviation), sizes.shape(b, b.dims(x)))
+    normal = b.emit("Cast", normal, to=b.element("float")) if half else normal
+    channels = b.ints(-1, *(1,) * (len(b.dims(x)) - 2))
+    scaled = b.emit("Mul", normal, b.emit("Reshape", weight, channels))
+    return b.emit("Add", scaled, b.emit("Reshape", bias, channels))
 
 
 def _conv1d(b: Builder, a: Attributes, x: str, weight: str, bias: str | None) -> str:
@@ -249,6 +260,8 @@ REFUSED: dict[str, str] = {
     "append": "it is for models that decode with a state",
     "running_attend": "it is for models that decode with a state",
     "running_sum": "it is for models that decode with a state",
+    "recall": "it is for models that decode with a state",
+    "remember": "it is for models that decode with a state",
     "repeat": "unrolled before",
     "route": "unrolled before",
     "linear_attend": "made into products before",

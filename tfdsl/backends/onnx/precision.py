@@ -18,6 +18,7 @@ _WIDE = frozenset(
 )
 # These have weights, or what stands for them, and give float16 whatever comes in.
 _HALF = frozenset(("linear", "conv1d", "conv2d", "rotate", "weight", "embedding", "dequantize", "input", "one_hot"))
+_NORMS = ("layer_norm", "rms_norm", "group_norm")  # they add up in float32 by themselves
 # An op of these computes in float32 for the sake of its readers too.
 _LIGHT = frozenset(
     ("add", "sub", "mul", "div", "neg", "abs", "maximum", "minimum", "where", "rearrange", "expand", "slice", "select")
@@ -30,15 +31,25 @@ def precisions(graph: Graph, dtype: str) -> dict[int, str]:
         return {node.id: WIDE for node in graph.nodes()}
     nodes = graph.nodes()
     found: dict[int, str] = {}
+    fixed: set[int] = set()  # what follows from weights alone, and is computed when a model is loaded
     for node in nodes:
-        found[node.id] = _forward(graph, node, found)
+        if _is_fixed(graph, node, fixed):
+            fixed.add(node.id)
+        found[node.id] = _forward(graph, node, found, fixed)
     for node in reversed(nodes):
         if node.op in _LIGHT and found[node.id] == HALF and _read_wide(graph, node, found):
             found[node.id] = WIDE
     return found
 
 
-def _forward(graph: Graph, node: Node, found: dict[int, str]) -> str:
+def _is_fixed(graph: Graph, node: Node, fixed: set[int]) -> bool:
+    sources = _sources(node)
+    return node.op == "weight" or (
+        bool(sources) and all(each.node in fixed or _is_number(graph, each) for each in sources)
+    )
+
+
+def _forward(graph: Graph, node: Node, found: dict[int, str], fixed: set[int]) -> str:
     if node.op in _WIDE or node.op == "constant":
         return WIDE
     if node.op in _HALF:
@@ -46,12 +57,22 @@ def _forward(graph: Graph, node: Node, found: dict[int, str]) -> str:
     if node.op == "cast":
         # The numbers 0 and 1 are exact in any type; larger ones are not.
         return HALF if graph.type(_sources(node)[0]).dtype == "bool" else WIDE
-    # Of attention, a bias of positions must not be rounded; queries, keys and values may.
-    sources = _sources(node) if node.op != "attend" else [value for value in node.inputs[3:4] if value is not None]
-    floats = [v for v in sources if graph.type(v).dtype == "float" and graph.node(v).op != "constant"]
+    if node.id in fixed:
+        return WIDE
+    sources = _sources(node)
+    if node.op == "attend":
+        # A bias of positions must not be rounded; queries, keys and values may.
+        sources = [value for value in node.inputs[3:4] if value is not None]
+    elif node.op in _NORMS:
+        sources = sources[:1]
+    floats = [value for value in sources if graph.type(value).dtype == "float" and not _is_number(graph, value)]
     if not floats:
         return HALF if node.op == "attend" else WIDE
     return WIDE if any(found[value.node] == WIDE for value in floats) else HALF
+
+
+def _is_number(graph: Graph, value: Value) -> bool:
+    return graph.node(value).op == "constant"
 
 
 def _sources(node: Node) -> list[Value]:

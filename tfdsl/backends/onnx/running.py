@@ -23,6 +23,18 @@ def running_sum(b: Builder, a: Attributes, x: str) -> str:
     return result
 
 
+def recall(b: Builder, a: Attributes, like: str) -> str:
+    assert isinstance(b, DecoderBuilder)
+    return b.past(b.states[a.path])
+
+
+def remember(b: Builder, a: Attributes, x: str, state: str) -> str:
+    """The state goes out beside what the op passes on."""
+    assert isinstance(b, DecoderBuilder)
+    b.keep(b.states[a.path], b.emit("Identity", state))
+    return x
+
+
 def running_attend(b: Builder, a: Attributes, q: str, k: str, v: str, decay: str | None) -> str:
     """Linear attention that goes on from the state [batch, heads, d, e]."""
     assert isinstance(b, DecoderBuilder) and b.node is not None

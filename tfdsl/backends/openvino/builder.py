@@ -167,9 +167,12 @@ class Builder:
             self._made[key] = (node.output(0),)
         return self._made[key][0]
 
-    def assign(self, name: str, value: openvino.Output) -> None:
-        """What the variable of a name, which was read before, holds from the next call on: a node's only result."""
-        node = opset16.assign(value.get_node(), name)
+    def assign(self, name: str, value: Operand) -> None:
+        """What the variable of a name, which was read before, holds from the next call on."""
+        output = value.output if isinstance(value, Tensor) else value
+        source = output.get_node()
+        # It is told a node, and means the first result.
+        node = opset16.assign(source if len(source.outputs()) == 1 else opset16.identity(output), name)
         self._name(node, "Assign")
         self.sinks.append(node)
 

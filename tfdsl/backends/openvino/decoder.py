@@ -27,6 +27,7 @@ from tfdsl.ir.op import Attributes
 from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
 from tfdsl.passes.incremental import incremental
+from tfdsl.passes.join_linears import join_linears
 from tfdsl.passes.lower_linear_attention import lower_linear_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.unroll import unroll
@@ -98,15 +99,15 @@ def make_decoder(graph: Graph, weights: Mapping[str, Array]) -> openvino.Model:
 
 def _apart(graph: Graph) -> tuple[Graph | None, Graph]:
     """What is computed once and what each step computes, of an incremental graph, without loops."""
-    flat, _ = clean(unroll(graph))
-    return split(flat)
+    looped, _ = clean(graph)  # once for each body, and not for each turn; equal operators are made once anyway
+    return split(unroll(looped))
 
 
 def _made(
     flat: Graph, weights: Mapping[str, Array], found: Ways, tokens: str, dtype: str, outside: bool
 ) -> tuple[Builder, Mapping[str, Array], openvino.Model]:
     """The model of a flat graph, and the weights that are to be written with it."""
-    flat, _ = clean(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
+    flat = join_linears(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     names: dict[str, str] = {}

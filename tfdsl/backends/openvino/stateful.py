@@ -66,6 +66,16 @@ def running_attend(b: Builder, a: Attributes, q: Tensor, k: Tensor, v: Tensor, d
     return b.emit("add", inside, outside)
 
 
+def recall(b: Builder, a: Attributes, like: Tensor) -> Operand:
+    assert b.node is not None
+    return _restored(b, before(b, b.node), like.type.dtype)
+
+
+def remember(b: Builder, a: Attributes, x: Tensor, state: Tensor) -> Operand:
+    b.assign(a.path, _kept(b, state))
+    return x
+
+
 class _Left(NamedTuple):
     """What decay leaves: scores [b, h, q, k], queries as the past is seen, keys and state as the last position sees them."""
 
@@ -181,4 +191,6 @@ STATEFUL_LOWERINGS: dict[str, Callable[..., Any]] = {
     "append": append,
     "running_attend": running_attend,
     "running_sum": running_sum,
+    "recall": recall,
+    "remember": remember,
 }

@@ -268,6 +268,15 @@ def _append(machine: Machine, node: Node, x: Array) -> Array:
     return whole
 
 
+def _recall(machine: Machine, node: Node, like: Array) -> Array:
+    return machine.state.get(machine.state_path(node), np.zeros_like(like))
+
+
+def _remember(machine: Machine, node: Node, x: Array, state: Array) -> Array:
+    machine.state[machine.state_path(node)] = state
+    return x
+
+
 def _running_attend(machine: Machine, node: Node, q: Array, k: Array, v: Array, decay: Array | None) -> Array:
     path = machine.state_path(node)
     y, machine.state[path] = attention.running_attend(q, k, v, decay, machine.state.get(path))
@@ -286,6 +295,8 @@ def _running_sum(machine: Machine, node: Node, x: Array) -> Array:
 
 LOWERINGS: dict[str, Lowering] = {
     "append": _append,
+    "recall": _recall,
+    "remember": _remember,
     "running_attend": _running_attend,
     "running_sum": _running_sum,
     **{op: _plain(compute) for op, compute in _PLAIN.items()},

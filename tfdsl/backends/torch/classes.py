@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfdsl.backends.torch.constructors import Constructor
-from tfdsl.backends.torch.layout import signature, statement
 from tfdsl.backends.torch.decoding import BEGIN, reset_method
+from tfdsl.backends.torch.layout import signature, statement
 from tfdsl.backends.torch.names import class_name
 from tfdsl.backends.torch.program import Method, Program, Sheet
 from tfdsl.backends.torch.settings import Settled
@@ -77,7 +77,8 @@ class Classes:
             for name in sorted(sheet.scope.wanted, key=order.index)
         ]
         decodes = self.program.decodes and not path
-        body = [*settled.statements, *stored, *statements, *([BEGIN] if decodes else ())]
+        body = [*settled.statements, *stored, *statements, *([f"self.{sheet.kept} = Kept()"] if sheet.kept else ())]
+        body += [BEGIN] if decodes else []
         lines = signature("__init__", ["self", *parameters], "None", "    ")
         lines += [line for text in ("super().__init__()", *body) for line in _laid_out(text)]
         if decodes:

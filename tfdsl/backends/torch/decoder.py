@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdsl.backends.torch.emit import emit_named
+from tfdsl.backends.torch.names import sanitised
 from tfdsl.decoding.manifest import Argument, Manifest, describe, read_manifest, tokens_of, write_manifest
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import one
@@ -42,7 +43,7 @@ def build_decoder(
         from tfdsl.backends.torch.storage import write
         from tfdsl.weights import materialise
 
-        graph, stored = materialise(graph, {path: weights[path] for path in _read(graph)})
+        graph, stored = materialise(graph, weights)
         write(folder / WEIGHTS, graph, stored, storing)
     source, name = emit_named(graph)
     (folder / FILE).write_text(source, encoding="utf-8")
@@ -53,13 +54,6 @@ def build_decoder(
 def decoder_graph(graph: Graph, logits: str = "last") -> Graph:
     """The graph of one call, with its loops, and without what decoding has no use for."""
     return clean(incremental(graph, logits=logits, windows="kept"))[0]
-
-
-def _read(graph: Graph) -> list[str]:
-    """The paths of the weights that a graph reads."""
-    from tfdsl.ir.graph import weights
-
-    return [path for weight in weights(graph) for path in weight.paths()]
 
 
 def _apart(manifest: Manifest) -> Manifest:
@@ -97,7 +91,7 @@ class TorchSession:
         import torch
 
         type_ = next((each.dtype for each in self.model.parameters()), torch.float32)
-        tensors = {name: torch.from_numpy(array) for name, array in {**self._given, **inputs}.items()}
+        tensors = {sanitised(name): torch.from_numpy(array) for name, array in {**self._given, **inputs}.items()}
         tensors = {name: each.to(type_) if each.is_floating_point() else each for name, each in tensors.items()}
         return {self.manifest.logits: self.model(**tensors).float().numpy()}
 

@@ -46,18 +46,36 @@ def _declared(unit: Unit) -> dict[Value, str]:
 
 def _written(declared: syntax.TensorType) -> str:
     """A shape as it is written."""
-    extents = ", ".join(" ".join(each.span.text.split()) for each in declared.extents)
-    return f"{declared.dtype.text if declared.dtype else ''}[{extents}]"
+    return _typed(declared, _extents(declared))
+
+
+def _extents(declared: syntax.TensorType) -> list[str]:
+    return [" ".join(each.span.text.split()) for each in declared.extents]
+
+
+def _typed(declared: syntax.TensorType, extents: Sequence[str]) -> str:
+    return f"{declared.dtype.text if declared.dtype else ''}[{', '.join(extents)}]"
 
 
 def _results(unit: Unit, provenance: Provenance) -> list[str]:
     declaration = unit.frame.declaration
     declared = declaration.outputs if declaration and not unit.is_turn else ()
-    if unit.is_root and len(declared) == len(unit.results):
-        return [(f"{each.name.text} " if each.name else "") + _written(each.type) for each in declared]
+    if unit.is_root and len(declared) >= len(unit.results):  # a decoder gives the first alone
+        pairs = zip(declared, unit.results, strict=False)
+        return [(f"{each.name.text} " if each.name else "") + _shown(unit, each.type, value) for each, value in pairs]
     if len(declared) == len(unit.results) == 1:
         return [_written(declared[0].type)]
     return [_shape(unit, value, provenance) for value in unit.results]
+
+
+def _shown(unit: Unit, declared: syntax.TensorType, value: Value) -> str:
+    """A shape as it is written, but for an axis that has been cut to one position."""
+    extents, dims = _extents(declared), unit.graph.type(value).dims
+    if len(extents) == len(dims):
+        open_ = {name for name, size in unit.names.items() if isinstance(size, Dim)}
+        pairs = zip(extents, dims, strict=True)
+        extents = ["1" if size == 1 and text in open_ else text for text, size in pairs]
+    return _typed(declared, extents)
 
 
 def _shape(unit: Unit, value: Value, provenance: Provenance) -> str:

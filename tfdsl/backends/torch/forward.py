@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tfdsl.backends.torch import layers
 from tfdsl.backends.torch.code import ATOM, Code, call
 from tfdsl.backends.torch.decoding import count_past, defaults
 from tfdsl.backends.torch.draft import Draft, Scope
+from tfdsl.backends.torch.held import write_items as write_decoder_items
 from tfdsl.backends.torch.layout import WIDEST, statement
 from tfdsl.backends.torch.loops import write_loop
 from tfdsl.backends.torch.lowerings import LOWERINGS, REFUSED
@@ -85,7 +86,14 @@ class Forward:
 
     def run(self) -> None:
         """Write the statements of all items."""
-        for item in self.unit.items:
+        if self.program.decodes:
+            write_decoder_items(self)
+        else:
+            self.write_items(self.unit.items)
+
+    def write_items(self, items: Iterable[Node | Unit]) -> None:
+        """Write the statements of some items."""
+        for item in items:
             if isinstance(item, Unit):
                 self._call_unit(item)
             elif item.op == "repeat":

@@ -83,7 +83,8 @@ def enter(forward: Forward, node: Node, count: int) -> list[str]:
             name = code
         else:
             name = forward.variables.fresh(wanted)
-            forward.line(f"{name} = {code}")
+            if name != code:
+                forward.line(f"{name} = {code}")
         forward.variables.occupy(name)
         names.append(name)
     return names

@@ -55,8 +55,10 @@ class Measures:
 
     def _side(self, size: Size, tree: syntax.Expression | None) -> Code:
         if isinstance(size, Dim):
-            over = size_of(tree, self.draft.program.provenance.of(self.unit).names)
-            return size_code(size if over is None else over, self._name)
+            origins = self.draft.program.provenance.of(self.unit)
+            over = size_of(tree, origins.names)
+            follows = over is not None and origins.known(over) == size
+            return size_code(over if over is not None and follows else size, self._name)
         return self._spelled(tree, size) or number_code(size)
 
     def _name(self, name: str) -> str:

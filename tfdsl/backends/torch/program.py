@@ -10,6 +10,7 @@ from tfdsl.backends.torch.docstrings import docstring
 from tfdsl.backends.torch.draft import HINTS, Draft, Extra, Scope
 from tfdsl.backends.torch.forward import Forward
 from tfdsl.backends.torch.handed_in import hand_in
+from tfdsl.backends.torch.held import timing
 from tfdsl.backends.torch.layout import signature
 from tfdsl.backends.torch.measures import sides
 from tfdsl.backends.torch.names import ModuleNames, Words, class_name, sanitised
@@ -56,6 +57,7 @@ class Sheet:
     scope: Scope
     methods: dict[str, Method | None] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)  # of `self`, for names of the block
+    kept: str = ""  # the attribute that keeps what is computed once, if there is such
 
 
 class Program:
@@ -69,6 +71,7 @@ class Program:
         self.sights: dict[str, Sight] = {}  # masks that the model makes and hands to its parts
         self.graph.frame = self.graph.frame or Frame("", graph.name, {})
         self.derived = derived_values(self.graph)
+        self.times = timing(self.graph) if self.decodes else {}
         self.provenance = Provenance()
         self.words = Words()
         self.settings = Settings(self.words, self.provenance)
@@ -186,19 +189,34 @@ class Program:
         """The attribute of a class that holds the value of a name."""
         attributes = self.sheet(path).attributes
         if name not in attributes:
-            layer = self.places.layer(path)
-            taken = {
-                *self.places.children(path),
-                *(layer.weights if layer else ()),
-                *MODULE_NAMES,
-                *(ROOT_NAMES if self.decodes and not path else ()),
-                *attributes.values(),
-            }
-            text = self.words(name)
-            while text in taken or text.startswith("forward"):
-                text += "_"
-            attributes[name] = text
+            attributes[name] = self._free_attribute(path, self.words(name))
         return attributes[name]
+
+    def kept(self, path: str) -> str:
+        """The attribute of a class that keeps what is computed once."""
+        sheet = self.sheet(path)
+        sheet.kept = sheet.kept or self._free_attribute(path, "kept")
+        self.state_kinds.add("Kept")
+        self.use_helper("Kept")
+        return sheet.kept
+
+    def _free_attribute(self, path: str, text: str) -> str:
+        layer, sheet = self.places.layer(path), self.sheet(path)
+        taken = {
+            *self.places.children(path),
+            *(layer.weights if layer else ()),
+            *MODULE_NAMES,
+            *(ROOT_NAMES if self.decodes and not path else ()),
+            *sheet.attributes.values(),
+            sheet.kept,
+        }
+        while text in taken or text.startswith("forward"):
+            text += "_"
+        return text
+
+    def applications(self, path: str) -> int:
+        """How many units a class serves."""
+        return sum(unit.path == path for unit in self._units)
 
     def method(self, unit: Unit) -> Method:
         """The method that computes an application of a block."""

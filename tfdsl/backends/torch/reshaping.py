@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tfdsl.backends.torch.code import Code, call, tuple_of
 from tfdsl.backends.torch.site import Lowering, Site
+from tfdsl.ir.dims import Dim
 from tfdsl.ir.rearrange import axis_names, rearrangement
 
 
@@ -72,10 +73,17 @@ def _indexed(s: Site, axis: int, index: str) -> Code:
 
 
 def _slice(s: Site) -> Code:
-    start = "" if s.a.start == 0 else s.size(s.a.start, "start")
-    stop = "" if s.a.stop is None or s.a.stop == s.type().dims[s.a.axis] else s.size(s.a.stop, "stop")
+    size = s.type().dims[s.a.axis]
+    to_end = s.a.stop is None or s.a.stop == size
+    left = size - s.a.start
+    if to_end and isinstance(s.a.start, Dim) and isinstance(left, int) and left > 0:
+        start = f"-{left}"
+    else:
+        start = "" if s.a.start == 0 else s.size(s.a.start, "start")
+    stop = "" if to_end else s.size(s.a.stop, "stop")
     step = f":{s.a.step}" if s.a.step != 1 else ""
-    return _indexed(s, s.a.axis, f"{start}:{stop}{step}")
+    colon = " : " if " " in start + stop else ":"
+    return _indexed(s, s.a.axis, f"{start}{colon}{stop}{step}".strip())
 
 
 def _pad(s: Site) -> Code:

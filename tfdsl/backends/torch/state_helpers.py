@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 # The class that holds the state of each op that has one.
-STATE_CLASSES = {"append": "Cache", "running_attend": "RunningAttention", "running_sum": "RunningSum"}
+STATE_CLASSES = {
+    "append": "Cache",
+    "running_attend": "RunningAttention",
+    "running_sum": "RunningSum",
+    "recall": "Memory",
+    "remember": "Memory",
+}
 
 STATE_HELPERS: dict[str, str] = {
     "Callable": "",  # an import
@@ -91,6 +97,36 @@ class RunningSum(nn.Module):
             y = y + self.total
         self.total = y.narrow(self.axis, -1, 1).clone()
         return y
+''',
+    "Memory": '''
+class Memory(nn.Module):
+    """A state that each call leaves to the next; zeros at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        self.state: Tensor | None = None
+
+    def recall(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like) if self.state is None else self.state
+
+    def remember(self, x: Tensor, state: Tensor) -> Tensor:
+        """x as it is; the next call recalls the state."""
+        self.state = state
+        return x
+''',
+    "Kept": '''
+class Kept(nn.Module):
+    """What is computed in the first call, for all calls until a reset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        self.values: Tensor | tuple[Tensor, ...] | None = None
 ''',
     "cached_attention": '''
 def cached_attention(

@@ -31,6 +31,8 @@ STATE_LOWERINGS: dict[str, Lowering] = {
     "append": _method("append"),
     "running_attend": _method("attend"),
     "running_sum": _method("add"),
+    "recall": _method("recall"),
+    "remember": _method("remember"),
 }
 
 
@@ -68,4 +70,5 @@ STATE_CALLS: dict[str, Callable[[Maker, Layer], str]] = {
     "append": _cache,
     "running_attend": _running_attention,
     "running_sum": _running_sum,
+    "recall": lambda m, layer: _made(m, layer.node) if layer.node is not None else "",
 }

@@ -78,6 +78,10 @@ class Temporaries:
         label = self.label(value)
         if label:
             return (label,)
+        node = self._made_by.get(value)
+        if isinstance(node, Node) and node.op == "append":
+            name = node.attributes["path"].rpartition(".")[2]
+            return name if name.endswith("s") else f"{name}s", *_LAST_RESORTS
         return tuple(filter(None, (self._destination(value), self._noun(value), *_LAST_RESORTS)))
 
     def _destination(self, value: Value) -> str:

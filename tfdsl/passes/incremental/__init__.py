@@ -10,6 +10,7 @@ from tfdsl.ir import masks
 from tfdsl.ir.dims import Dim, substitute, symbol
 from tfdsl.ir.graph import Constraint, Graph, Value
 from tfdsl.language.diagnostics import one
+from tfdsl.passes.dead import drop_dead
 from tfdsl.passes.incremental import windows as sliding
 from tfdsl.passes.incremental.build import Builder, Decoding
 from tfdsl.passes.incremental.causality import Causality, analyse
@@ -17,6 +18,7 @@ from tfdsl.passes.incremental.cuts import choose
 from tfdsl.passes.incremental.windows import Windows
 from tfdsl.passes.last_position import last_position
 from tfdsl.passes.lower_masks import lower_masks
+from tfdsl.passes.report import Report
 
 # Masks that tell positions from each other by their number, and not by how far apart they are.
 _ABSOLUTE = {"blocks", "global_tokens", "random_blocks", "prefix"}
@@ -65,7 +67,7 @@ def decoded_axis(graph: Graph) -> Dim:
 
 
 def _prepared(graph: Graph) -> Graph:
-    """The graph without what is for training, with masks that go by the number of a position as ordinary nodes."""
+    """The graph of the first output, without what is for training, with masks that go by the number of a position as ordinary nodes."""
     graph = lower_masks(graph, lambda _graph, _node, part: not any(t.kind in _ABSOLUTE for t in masks.terms(part)))
     for region in graph.regions():
         region.penalties = []
@@ -76,6 +78,9 @@ def _prepared(graph: Graph) -> Graph:
             elif node.op == "attend":
                 node.attributes.pop("drop", None)
                 node.spelled.pop("drop", None)
+    del graph.outputs[1:]
+    for region in reversed(list(graph.regions())):
+        drop_dead(region, Report("incremental"))
     return graph
 
 

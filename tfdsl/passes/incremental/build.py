@@ -17,7 +17,7 @@ from tfdsl.passes.incremental.cuts import Reader, can_recompute
 from tfdsl.passes.incremental.flow import Fault, Flow
 from tfdsl.passes.incremental.frames import reframe
 from tfdsl.passes.incremental.rows import Emitter, Made
-from tfdsl.passes.incremental.rules import Looks
+from tfdsl.passes.incremental.rules import Looks, is_zero
 from tfdsl.passes.incremental.windows import Windows
 
 Full = frozenset[int]  # the axes of a value that hold all positions, and not only the new ones
@@ -54,6 +54,7 @@ class Builder:
         self._made: dict[tuple[Value, Full], Made] = {}
         self._nodes: dict[tuple[int, Full], tuple[Node, bool]] = {}
         self._helpers: dict[Hashable, Made] = {}
+        self.redirected: dict[Value, Made] = {}  # results that pass through another node before they are read
 
     # --- values ------------------------------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ class Builder:
         if full and len(flow.axes) == 1 and flow.data and self._is_remembered(value):
             return self._append(value, flow)
         made, rows = self._node(node, flow, full)
-        return Made(Value(made.id, value.index), rows)
+        return self.redirected.get(value, Made(Value(made.id, value.index), rows))
 
     def _is_remembered(self, value: Value) -> bool:
         cuts = self.shared.cuts
@@ -511,8 +512,67 @@ def _linear_attend(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
 
 def _stretched(b: Builder, node: Node, decay: Made) -> Value:
     """A decay that is the same at each position, as one that padding does not undergo."""
-    shape = (b.shared.batch, node.type.dims[1], b.shared.positions)
+    shape: tuple[Size, ...] = (b.shared.batch, node.type.dims[1], b.shared.positions)
+    if len(b.graph.type(decay.value).dims) == 4:  # a decay of each feature
+        shape = (*shape, b.graph.type(decay.value).dims[3])
     return b.zeroed(Made(b.emitter.add("expand", decay.value, like=node, shape=shape)), 2, node)
+
+
+def _scan(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
+    """A recurrence goes on from the states that the last call left; padding leaves them as they are."""
+    if full:
+        raise Looks("is needed of all positions, and goes through them one by one")
+    a = settings(b.old, node)
+    made = [None if value is None else b.make(value) for value in node.inputs]
+    if any(each is None or each.rows for each in made):
+        raise Looks("is not done for each row of the batch by itself, as positions with padding need")
+    inputs = [each.value for each in made if each is not None]
+    paths = [b.path(node, f"state_{place}" if a.carried > 1 else "state") for place in range(a.carried)]
+    starts = [_started(b, node, start, path) for start, path in zip(inputs[: a.carried], paths, strict=True)]
+    ones = " ".join(["b", *("1" for _ in range(1, a.axis)), "s"])
+    real = b.emitter.add("rearrange", b.helper("real").value, like=node, pattern=f"b s -> {ones}")
+    scanned = [*inputs[a.carried : a.carried + a.scanned], real]
+    body = _padded_step(b, node, a)
+    attributes = {**node.attributes, "scanned": a.scanned + 1}
+    given = [*starts, *scanned, *inputs[a.carried + a.scanned :]]
+    twin = b.graph.add("scan", given, attributes, node.types, like=node, labels=node.labels, bodies=(body,))
+    result = Value(twin.id, a.carried)
+    for place, path in enumerate(paths):
+        result = b.emitter.add("remember", result, Value(twin.id, place), like=node, path=path)
+    b.redirected[Value(node.id, a.carried)] = Made(result)
+    return twin, False
+
+
+def _started(b: Builder, node: Node, start: Value, path: str) -> Value:
+    """The states to go on from: those of the last call, or in the first those that the recurrence starts with."""
+    if b.graph.type(start).dims[:1] != (b.shared.batch,):
+        raise Looks("has states without an axis of the batch in front, as positions with padding need")
+    recalled = b.emitter.add("recall", start, like=node, path=path)
+    if is_zero(b.graph, start):
+        return recalled
+    past = b.emitter.add("constant", like=node, value=b.shared.past, dtype="int")
+    none = b.emitter.add("constant", like=node, value=0, dtype="int")
+    return b.emitter.add("where", b.emitter.add("eq", past, none, like=node), start, recalled, like=node)
+
+
+def _padded_step(b: Builder, node: Node, a: Attributes) -> Graph:
+    """The step with one more input after those of a position: whether it is real."""
+    body = node.bodies[0].copy()
+    dims = (b.shared.batch, *(1 for _ in range(1, a.axis)))
+    real = body.add("input", (), {"name": "real"}, (Type("bool", dims),), name="real")
+    place = a.carried + a.scanned
+    body.inputs = [*body.inputs[:place], real.id, *(each for each in body.inputs[place:] if each != real.id)]
+    for index in range(a.carried):
+        name, value = body.outputs[index]
+        rank = len(body.type(value).dims)
+        if rank < len(dims):
+            raise Looks("has states with fewer axes than padding needs")
+        names = [f"a{axis}" for axis in range(len(dims))]
+        wide = f"{' '.join(names)} -> {' '.join(names + ['1'] * (rank - len(dims)))}"
+        here = Value(body.add("rearrange", (Value(real.id),), {"pattern": wide}, name="real").id)
+        kept = body.add("where", (here, value, Value(body.inputs[index])), name="kept")
+        body.outputs[index] = (name, Value(kept.id))
+    return body
 
 
 def _cumsum(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
@@ -612,6 +672,7 @@ _SPECIAL: Mapping[str, Any] = {
     "attend": _attend,
     "linear_attend": _linear_attend,
     "cumsum": _cumsum,
+    "scan": _scan,
     "expand": _expand,
     "rearrange": _rearrange,
     "route": _route,

@@ -53,6 +53,8 @@ class Causality:
     def _of(self, node: Node) -> Sequence[State]:
         if node.op == "repeat":
             return self._loop(node)
+        if node.op == "scan":
+            return self._scan(node)
         operands = [None if value is None else self.states[value] for value in node.inputs]
         fault = next((each for each in operands if isinstance(each, Fault)), None)
         state: State
@@ -95,6 +97,25 @@ class Causality:
         (name,) = self.positions.names()
         sizes: list[Size] = [each for each in sizes_in(tuple(attributes)) if isinstance(each, Dim)]
         return name in names_of(sizes)
+
+    def _scan(self, node: Node) -> Sequence[State]:
+        """A recurrence along positions: its results are causal, and its last states are not known before the end."""
+        a = settings(self.graph, node)
+        states = [STATIC if value is None else self.states[value] for value in node.inputs]
+        fault = next((each for each in states if isinstance(each, Fault)), None)
+        found = [each for each in states if isinstance(each, Flow)]
+        if fault is None and any(each.axes for each in found):
+            along = found[a.carried : a.carried + a.scanned]
+            others = [*found[: a.carried], *found[a.carried + a.scanned :]]
+            if any(each.axes != (a.axis,) or not each.settled or each.merged for each in along):
+                fault = Fault(node, "goes through what is laid out otherwise than by position")
+            elif any(each.axes for each in others):
+                fault = Fault(node, "starts with positions, or reads all of them at each")
+        if fault is not None or not any(each.axes for each in found):
+            state = fault or Flow(data=any(each.data for each in found))
+            return [state] * len(node.types)
+        ended = Fault(node, "gives the state after the last position")
+        return [ended] * a.carried + [Flow((a.axis,), data=True)] * (len(node.types) - a.carried)
 
     def _loop(self, node: Node) -> Sequence[State]:
         carried = node.attributes["carried"]

@@ -19,7 +19,7 @@ from tfdsl.passes.incremental.causality import Causality
 
 _BYTES = {"float": 4, "int": 8, "bool": 1}
 # Ops that go position by position and are worth doing again: none that draws on a mixture or a loop.
-_NEVER = {"input", "attend", "linear_attend", "cumsum", "conv1d", "route", "repeat", "weight"}
+_NEVER = {"input", "attend", "linear_attend", "cumsum", "conv1d", "route", "repeat", "scan", "weight"}
 
 Reader = tuple[int, int]  # a node, and the place among its inputs
 

@@ -129,11 +129,11 @@ def _concat(s: Site) -> Flow | None:
     lead, ahead = sum(before), sum(after)
     if not isinstance(lead, int) or not isinstance(ahead, int):
         raise Looks("adds as many positions as there are")
-    zeros = flow.zeros and all(_is_zero(s.graph, s.node.inputs[each]) for each in range(place))
+    zeros = flow.zeros and all(is_zero(s.graph, s.node.inputs[each]) for each in range(place))
     return settle(replace(flow, lead=flow.lead + lead, ahead=flow.ahead + ahead, zeros=zeros, data=s.data, above={}))
 
 
-def _is_zero(graph: Graph, value: Value | None) -> bool:
+def is_zero(graph: Graph, value: Value | None) -> bool:
     """Whether a tensor is zeros, whatever the data."""
     while value is not None:
         node = graph.node(value)
@@ -210,7 +210,7 @@ def _linear_attend(s: Site) -> Flow | None:
     flows = [flow for flow in s.operands if flow is not None]
     for place, flow in enumerate(s.operands):
         rank = len(s.dims(place))
-        axis = rank - 1 if place == 3 else 2
+        axis = rank - 1 if place == 3 and rank < 4 else 2
         if flow is not None and flow.axes not in ((), (axis,)):
             raise Looks("attends along another axis than that of positions")
         if flow is not None and not flow.settled:

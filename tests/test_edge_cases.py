@@ -1,0 +1,193 @@
+"""Numbers at the edge: rows that see nothing, rows of equal values, large logits, half precision at long lengths.
+
+What comes out is finite and what the reference computes: on every target in float32, in PyTorch in half precision too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfdsl
+from tfdsl.backends.reference import run
+from tfdsl.build import TARGETS, session
+from tfdsl.ir.graph import Graph
+from tfdsl.weights import trial
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+
+SPECS = Path(__file__).parent.parent / "specs"
+Arrays = dict[str, Any]
+INSTALLED = [name for name in TARGETS if find_spec({"onnx": "onnxruntime"}.get(name, name))]
+
+
+@pytest.fixture(params=INSTALLED)
+def target(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def load(tmp_path: Path, text: str, **parameters: Any) -> Graph:
+    path = tmp_path / "spec.tfm"
+    path.write_text(text, "utf-8")
+    return tfdsl.load(path, **parameters).graph
+
+
+def outcome(graph: Graph, target: str, folder: Path, inputs: Mapping[str, Any]) -> tuple[Arrays, Arrays]:
+    """What a target makes of the inputs with random weights, which must be finite, and what the reference does."""
+    weights = trial(graph, 0)
+    found, wanted = dict(session(graph, target, weights, folder / target)(inputs)), run(graph, weights, inputs)
+    for name, values in wanted.items():
+        assert np.isfinite(values).all(), name
+        assert np.isfinite(found[name]).all(), name
+        assert found[name].shape == values.shape
+    return found, wanted
+
+
+def agree(found: Any, wanted: Any, tolerance: Any = 2e-6) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(), 1.0))
+
+
+# --- rows that see nothing -------------------------------------------------------------------------------------------
+
+HIDDEN = """model Hidden(
+  x: [batch, seq, 16], keep: bool[batch, seq], allowed: bool[batch, 1, seq, seq], near: [4, seq, seq]
+) -> {names} {{
+  q = rearrange(linear(x, out=16) as query, "b s (h d) -> b h s d", h=4)
+  k = rearrange(linear(x, out=8) as key, "b s (h d) -> b h s d", h=2)
+  v = rearrange(linear(x, out=8) as value, "b s (h d) -> b h s d", h=2)
+  sinks = weight(shape=[4], init=normal(1.0))
+  return {results}
+}}
+"""
+CALLS = {
+    "padding": "mask=padding(keep)",
+    "causal": "mask=causal & padding(keep)",
+    "window": "mask=causal & window(2) & padding(keep)",
+    "tensor": "allowed=allowed",
+    "joined": "allowed=allowed, mask=causal & padding(keep)",
+    "biased": "bias=near, mask=padding(keep)",
+    "capped": "mask=causal & padding(keep), softcap=5.0",
+    "sunk": "mask=causal & padding(keep), sinks=sinks",
+    "nothing": "mask=not full",
+}
+
+
+def hiding_inputs(length: int) -> Arrays:
+    """Texts of which the first has all positions, the second its last ones, as left padding has them, and the third none."""
+    generator = np.random.default_rng(0)
+    keep = np.arange(length) >= np.array([[0], [length // 2 + 1], [length]])
+    allowed = generator.random((3, 1, length, length)) < 0.5
+    allowed[:, :, ::2] = False
+    return {
+        "x": generator.normal(size=(3, length, 16)).astype(np.float32),
+        "keep": keep,
+        "allowed": allowed,
+        "near": generator.normal(size=(4, length, length)).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("length", [1, 6, 40])
+def test_queries_that_see_nothing_give_zeros(target: str, length: int, tmp_path: Path) -> None:
+    names = ", ".join(f"{name}: [batch, 4, seq, 4]" for name in CALLS)
+    results = ", ".join(f"attend(q, k, v, {settings})" for settings in CALLS.values())
+    inputs = hiding_inputs(length)
+    found, wanted = outcome(load(tmp_path, HIDDEN.format(names=names, results=results)), target, tmp_path, inputs)
+    before, padded = ~inputs["keep"], [name for name in CALLS if name not in ("tensor", "nothing")]
+    for name in padded:
+        assert (np.moveaxis(found[name], 1, 2)[2] == 0).all(), name
+    for name in ("causal", "window", "joined", "capped", "sunk"):
+        assert (np.moveaxis(found[name], 1, 2)[before] == 0).all(), name
+    assert (found["tensor"][:, :, ::2] == 0).all()
+    assert (found["nothing"] == 0).all()
+    for name, values in wanted.items():
+        agree(found[name], values)
+
+
+def test_models_bear_texts_that_are_all_padding(target: str, tmp_path: Path) -> None:
+    """A batch with an empty text: what is made of the other text is the same as without it."""
+    sizes = {"vocab": 50, "context": 16, "width": 16, "depth": 2, "heads": 2}
+    graph = tfdsl.load(SPECS / "bert.tfm", "Bert", inputs=["keep"], **sizes).graph
+    tokens = np.random.default_rng(0).integers(0, 50, (2, 9))
+    keep = np.array([[True] * 6 + [False] * 3, [False] * 9])
+    found, wanted = outcome(graph, target, tmp_path, {"tokens": tokens, "keep": keep})
+    alone, _ = outcome(graph, target, tmp_path, {"tokens": tokens[:1], "keep": keep[:1]})
+    for name, values in wanted.items():
+        agree(found[name], values, 2e-5)
+        agree(found[name][:1], alone[name], 2e-5)
+
+
+# --- rows of equal values --------------------------------------------------------------------------------------------
+
+NORMS = """model Norms(x: [batch, seq, width]) -> layer: [batch, seq, width], bare: [batch, seq, width],
+  rms: [batch, seq, width], groups: [batch, width, seq] {
+  param width = 48
+  return layer_norm(x) as a, layer_norm(x, eps=1e-12, scale=false, bias=false), rms_norm(x) as b,
+    group_norm(swap(x), groups=2) as c
+}
+"""
+
+
+@pytest.mark.parametrize("width", [48, 64])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 1e-20, 12345.678, -1e4])
+def test_a_row_of_equal_values_into_a_norm(target: str, width: int, value: float, tmp_path: Path) -> None:
+    """Its deviation is zero: what is left is rounding of the mean, a few units in the last place, over the root of eps."""
+    rounding = 4 * np.spacing(np.float32(abs(value)))
+    graph = load(tmp_path, NORMS, width=width)
+    found, wanted = outcome(graph, target, tmp_path, {"x": np.full((2, 3, width), value, np.float32)})
+    for name, eps in {"layer": 1e-5, "bare": 1e-12, "groups": 1e-5}.items():
+        agree(found[name], wanted[name], 2e-6 + rounding / np.sqrt(eps))
+    agree(found["rms"], wanted["rms"])
+
+
+# --- large logits ----------------------------------------------------------------------------------------------------
+
+LARGE = """model Large(x: [batch, seq, seq], q: [batch, 2, seq, 4]) -> softmax: [batch, seq, seq],
+  log_softmax: [batch, seq, seq], attended: [batch, 2, seq, 4], causal: [batch, 2, seq, 4], capped: [batch, 2, seq, 4],
+  sunk: [batch, 2, seq, 4], biased: [batch, 2, seq, 4], byhand: [batch, 2, seq, 4] {
+  sinks = weight(shape=[2], init=constant(1e4))
+  near = rearrange(x, "b q k -> b 1 q k")
+  return softmax(x), log_softmax(x), attend(q, q, q), attend(q, q, q, mask=causal), attend(q, q, q, softcap=50.0),
+    attend(q, q, q, mask=causal, sinks=sinks), attend(q, q, q, bias=near),
+    softmax(where(causal_places(x), q @ swap(q), -1e9)) @ q
+}
+
+block causal_places(x: [batch, seq, seq]) -> bool[seq, seq] {
+  place = positions(x, axis=1)
+  return rearrange(place, "t -> 1 t") <= rearrange(place, "s -> s 1")
+}
+"""
+SMOOTH = ("exp(minimum(x, 0))", "tanh(x)", "sigmoid(x)", "relu(x)", "silu(x)", "softplus(x)", "erf(x)", "gelu(x)")
+SMOOTH += ("gelu(x, approximate=true)",)
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+def test_logits_of_ten_thousand(target: str, length: int, tmp_path: Path) -> None:
+    """Spread over plus and minus 1e4, and rows in which all are 1e4 or differ by one only; halves, so that sums are exact."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1e4, 1e4, (2, length, length)).astype(np.float32).round()
+    x[0, 0] = 1e4
+    x[0, -1] = 1e4 - np.arange(length)
+    q = (generator.uniform(-1, 1, (2, 2, length, 4)) * 100).astype(np.float32).round()
+    q[0, 0] = 100.0
+    inputs = {"x": x, "q": q}
+    found, wanted = outcome(load(tmp_path, LARGE), target, tmp_path, inputs)
+    for name, values in wanted.items():
+        agree(found[name], values, 1e-5)
+    np.testing.assert_allclose(found["softmax"].sum(-1), 1, rtol=0, atol=1e-5)
+    assert (found["log_softmax"] <= 0).all()
+
+
+def test_smooth_functions_far_from_zero(target: str, tmp_path: Path) -> None:
+    names = ", ".join(f"y{number}: [batch]" for number in range(len(SMOOTH)))
+    graph = load(tmp_path, f"model Smooth(x: [batch]) -> {names} {{ return {', '.join(SMOOTH)} }}")
+    x = np.array([-1e4, -800, -90, -40, -20, -5.5, -1e-4, 0, 1e-4, 5.5, 20, 40, 90, 800, 1e4], np.float32)
+    found, wanted = outcome(graph, target, tmp_path, {"x": x})
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=2e-5, atol=2e-6)
