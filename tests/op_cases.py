@@ -228,6 +228,13 @@ def _(f: Flat) -> Value:
     return f("conv2d", x, f.weight("conv.weight", 5, 3, 4, 4), f.weight("conv.bias", 5), out=5, kernel=4, stride=4)
 
 
+@case("conv2d_dilated")
+def _(f: Flat) -> Value:
+    x = f.input("image", BATCH, 3, SEQ, 8)
+    kernel = f.weight("conv.weight", 2, 3, 2, 3)
+    return f("conv2d", x, kernel, None, out=2, kernel=(2, 3), padding=(3, 0), dilation=(3, 2), bias=False)
+
+
 @case("conv2d_uneven")
 def _(f: Flat) -> Value:
     x = f.input("image", BATCH, 4, SEQ, 6)
@@ -635,6 +642,13 @@ def _(f: Flat) -> tuple[Value, ...]:
 def _(f: Flat) -> tuple[Value, ...]:
     x = hidden(f)
     return (*f.every("top_k", x, k=3, axis=2), *f.every("top_k", x, k=1, axis=1))
+
+
+@case("top_k_of_all")
+def _(f: Flat) -> tuple[Value, ...]:
+    x = hidden(f)
+    half = dims.floor(SEQ + 1, 2)
+    return (*f.every("top_k", x, k=SEQ, axis=1), *f.every("top_k", x, k=half, axis=1))
 
 
 # --- shape -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_zoo import DECODER, ENCODER, FAMILIES, Family, encoder_inputs, image_inputs, pair_inputs
+from test_zoo import DECODER, ENCODER, FAMILIES, SPECS, Family, encoder_inputs, image_inputs, pair_inputs, wide
 
 import tfdsl
 from tfdsl.checkpoints.configuration import check_values, read_configuration, settle
@@ -369,6 +369,24 @@ def test_longer_contexts_as_they_were_written_before(
     import_folder(tmp_path / "theirs", tmp_path / "old.tfm")
     new, old = (tfdsl.load(tmp_path / f"{each}.tfm").parameters for each in ("new", "old"))
     assert all(same(new[each], old[each]) for each in new)
+
+
+def test_the_configuration_of_a_model_for_long_contexts_is_that_of_the_zoo(tmp_path: Path) -> None:
+    rotary = tfdsl.load(SPECS / "phi3.tfm", "Phi3_Mini_128k").parameters["rotary"]
+    short, long = (list(rotary.given[name].value) for name in ("short", "long"))
+    (tmp_path / "128k").mkdir()
+    fields = {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        **wide(3072, 32, 32, 8192, vocab_size=32_064, num_key_value_heads=32, rms_norm_eps=1e-5),
+        "max_position_embeddings": 131_072,
+        "original_max_position_embeddings": 4096,
+        "rope_scaling": {"long_factor": long, "short_factor": short, "type": "longrope"},
+        "sliding_window": 262_144,
+    }
+    (tmp_path / "128k" / "config.json").write_text(json.dumps(fields))
+    made = import_folder(tmp_path / "128k", tmp_path / "spec.tfm")
+    assert (made.base, made.settings) == ("Phi3_Mini_128k", ())
 
 
 def test_a_table_of_its_own_that_the_configuration_does_not_know(tmp_path: Path) -> None:

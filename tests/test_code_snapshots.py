@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from tfdsl.backends.onnx.lowerings import LOWERINGS
 from tfdsl.backends.trials import choose_sizes
 from tfdsl.decoding.generate import check_prompts
 from tfdsl.decoding.manifest import Manifest, logits_of, read_manifest
+from tfdsl.decoding.running import runtime_generator
 from tfdsl.decoding.sampling import Chooser, Sampling
 from tfdsl.decoding.tokenizers import open_coder
 from tfdsl.files import atomic_directory, atomic_file
@@ -125,6 +127,10 @@ def _folder_over_a_file() -> None:
         pass
 
 
+def _with_a_large_number() -> dict[str, Any]:
+    return small_weights(**{"h.0.up.bias": np.full(8, 1e5, np.float32)})
+
+
 def _cut_short() -> None:
     Path("decoder.json").write_text('{"format": 1, "target": ')
     read_manifest(Path())
@@ -153,6 +159,8 @@ CASES: dict[str, Callable[[], object]] = {
     "T713": lambda: load().build("torch", "out", dims={"batch": 1}),
     "T714": lambda: load().build("onxx", "out", seed=0),
     "T715": lambda: load().build("onnx", "out", seed=0, weights={}),
+    "T716": lambda: load().build("onnx", "out", seed=0, dtype="float61"),
+    "T717": lambda: load().build("onnx", "out", seed=0, link=True),
     "T720": lambda: incremental(load(AHEAD).graph),
     "T721": lambda: load().report(dtype="float23"),
     "T722": lambda: load().report(sizes={"sequence": 4}),
@@ -163,6 +171,7 @@ CASES: dict[str, Callable[[], object]] = {
     "T742": lambda: read_manifest(Path()),
     "T743": _cut_short,
     "T744": lambda: load().build("torch", "out", cache=True, profile="ort"),
+    "T745": lambda: runtime_generator(Path(), Manifest("torch", "Small", "tokens", "logits", "model.py")),
     "T746": lambda: open_coder(Path(), None),
     "T747": lambda: check_prompts(Manifest("onnx", "Small", "tokens", "logits", "model.onnx", vocab=16), [[16]], None),
     "T748": lambda: Sampling(top_p=2),
@@ -174,6 +183,7 @@ CASES: dict[str, Callable[[], object]] = {
     "T805": lambda: read(Path("spec.tfm"), load().graph),
     "T806": lambda: read("pytorch_model.bin", load().graph),
     "T808": _tied_and_pruned_once,
+    "T809": lambda: load().to_onnx("model.onnx", weights=_with_a_large_number(), dtype="float16"),
     "T903": lambda: explain("T999"),
 }
 
@@ -210,6 +220,15 @@ def test_a_package_that_is_missing(golden: Callable[[str, str], None], monkeypat
 
     monkeypatch.setattr(importlib, "import_module", without_onnx)
     check("T710", lambda: load().to_onnx("model.onnx", seed=0), golden)
+
+
+def test_no_other_name_for_a_file(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(*names: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", elsewhere)
+    file = _saved("weights.safetensors", small_weights())
+    check("T718", lambda: load().build("onnx", "out", weights=file, link=True), golden)
 
 
 def test_no_graphviz(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ What comes out is finite and what the reference computes: on every target in flo
 from __future__ import annotations
 
 from collections.abc import Mapping
-
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from tfdsl.ir.graph import Graph
 from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
+from tfdsl.backends.torch import make  # noqa: E402 (it needs torch)
+
 torch.set_num_threads(1)
 
 SPECS = Path(__file__).parent.parent / "specs"
@@ -191,3 +192,127 @@ def test_smooth_functions_far_from_zero(target: str, tmp_path: Path) -> None:
     found, wanted = outcome(graph, target, tmp_path, {"x": x})
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, rtol=2e-5, atol=2e-6)
+
+
+# --- half precision --------------------------------------------------------------------------------------------------
+
+LONG = 4096
+SMALL = {"vocab": 64, "width": 32, "depth": 1, "heads": 2}
+ATTENTION = {**SMALL, "kv_heads": 1, "hidden": 48}
+# The mask with which 1 of 10 texts is padded, positions of every kind, windows, and sums over all positions.
+MODELS: dict[str, tuple[str, str | None, tuple[str, ...], dict[str, int]]] = {
+    "learned positions": ("gpt2.tfm", "GPT2", (), {**SMALL, "context": LONG}),
+    "rotary positions": ("llama.tfm", "Llama", (), ATTENTION),
+    "scaled rotary positions": ("llama.tfm", "Llama3_405B", (), ATTENTION),
+    "padding": ("bert.tfm", "Bert", ("keep",), {**SMALL, "context": LONG, "inner": 48}),
+    "windows": ("mistral.tfm", "Mistral", (), {**ATTENTION, "window": 100}),
+    "sums": ("linear_transformer.tfm", None, (), SMALL),
+}
+HEAVY: dict[str, tuple[str, str | None, tuple[str, ...], dict[str, int]]] = {
+    "relative positions": ("t5.tfm", "T5", ("keep",), {**SMALL, "head": 16, "hidden": 48}),
+    "soft caps": ("gemma2.tfm", "Gemma2", (), {**ATTENTION, "head": 16, "window": 100}),
+}
+# Relative to the largest number; the units in the last place are 2 ** -11 and 2 ** -8.
+HALVES = {"float16": 5e-3, "bfloat16": 4e-2}
+CASES = [
+    pytest.param(each, marks=[pytest.mark.heavy] if kind in HEAVY else [], id=kind)
+    for kind, each in {**MODELS, **HEAVY}.items()
+]
+
+
+def long_inputs(graph: Graph, length: int) -> Arrays:
+    """One text, of which the last tenth is padding."""
+    made: Arrays = {}
+    for place in graph.inputs:
+        name, kind = graph.node(place).attributes["name"], graph.node(place).type.dtype
+        tokens = np.random.default_rng(place).integers(0, 64, (1, length))
+        made[name] = np.arange(length)[None] < length - length // 10 if kind == "bool" else tokens
+    return made
+
+
+def computed(module: Any, inputs: Arrays) -> list[Any]:
+    """The outputs of a module, in float64."""
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(value) for value in inputs.values()))
+    return [each.double().numpy() for each in (found if isinstance(found, tuple) else (found,))]
+
+
+def compare_in_half(graph: Graph, inputs: Arrays, precision: str, tolerance: float) -> None:
+    """An emitted module in half precision against itself in float64, with weights that are numbers of both types."""
+    module = make(graph, trial(graph, 0)).to(getattr(torch, precision)).eval()
+    found = computed(module, inputs)
+    for values, wanted in zip(found, computed(module.double(), inputs), strict=True):
+        assert np.isfinite(values).all()
+        assert 0 < np.abs(values - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("each", CASES)
+def test_half_precision_at_long_lengths(each: tuple[str, str | None, tuple[str, ...], dict[str, int]]) -> None:
+    file, model, optional, sizes = each
+    graph = tfdsl.load(SPECS / file, model, inputs=optional, **sizes).graph
+    for precision, tolerance in HALVES.items():
+        compare_in_half(graph, long_inputs(graph, LONG), precision, tolerance)
+
+
+def test_modules_in_float64_are_the_reference_at_long_lengths() -> None:
+    graph = tfdsl.load(SPECS / "llama.tfm", "Llama", **{**ATTENTION, "heads": 1}).graph
+    weights, inputs = trial(graph, 0), long_inputs(graph, LONG)
+    (found,) = computed(make(graph, weights).double().eval(), inputs)
+    wanted = run(graph, weights, inputs)["logits"]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())  # angles are in float32
+
+
+def test_running_sums_in_half_precision_do_not_stop() -> None:
+    """At 32,768 positions a sum in bfloat16 would long have been too large for what comes to change it."""
+    graph = tfdsl.load(SPECS / "linear_transformer.tfm", **SMALL).graph
+    for precision, tolerance in HALVES.items():
+        compare_in_half(graph, long_inputs(graph, 2**15), precision, tolerance / 4)
+
+
+SWITCH = """import Switch from "std/moe.tfm"
+import MLP from "std/feed_forward.tfm"
+model One(x: [batch, seq, 8]) -> [batch, seq, 8] {
+  return Switch(x, expert=MLP(hidden=12), experts=1, capacity=1601) as switch
+}
+"""
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_places_are_counted_in_half_precision(precision: str, tmp_path: Path) -> None:
+    """An expert takes as many positions as it should, though 1601 is no number of bfloat16."""
+    graph = load(tmp_path, SWITCH)
+    dtype = getattr(torch, precision)
+    module = make(graph, trial(graph, 0)).to(dtype).eval()
+    x = torch.randn(1, LONG, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.no_grad():
+        taken = (module(x) != 0).any(dim=-1)
+    assert taken[0].tolist() == [place < 1601 for place in range(LONG)]
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_edges_in_half_precision(precision: str, tmp_path: Path) -> None:
+    """Rows that see nothing, rows of equal values into norms, and logits of ten thousand."""
+    dtype, tolerance = getattr(torch, precision), HALVES[precision]
+    names = ", ".join(f"{name}: [batch, 4, seq, 4]" for name in CALLS)
+    results = ", ".join(f"attend(q, k, v, {settings})" for settings in CALLS.values())
+    hidden = load(tmp_path, HIDDEN.format(names=names, results=results))
+    norms = load(tmp_path, NORMS)
+    large = load(tmp_path, LARGE)
+    generator = np.random.default_rng(0)
+    x = generator.choice([-1e4, 0, 1e4, 9984], (2, 9, 9)).astype(np.float32)  # all are numbers of both types
+    x = torch.tensor(x).to(dtype).float().numpy()
+    q = generator.choice([-64.0, 0, 64], (2, 2, 9, 4)).astype(np.float32)
+    cases = [(hidden, hiding_inputs(9)), (large, {"x": x, "q": q})]
+    cases += [(norms, {"x": np.full((2, 3, 48), value, np.float32)}) for value in (0.0, 1.0, -0.25, 300.0, 2.0**14)]
+    for graph, inputs in cases:
+        module = make(graph, trial(graph, 0)).to(dtype).eval()
+        given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
+        with torch.no_grad():
+            found = module(*given.values())
+        weights = {name: value.double().numpy() for name, value in module.state_dict().items()}
+        rounded = {n: v.double().numpy() if v.is_floating_point() else v.numpy() for n, v in given.items()}
+        for values, (name, wanted) in zip(found, run(graph, weights, rounded).items(), strict=True):
+            assert torch.isfinite(values).all(), name
+            if name != "groups":  # PyTorch's kernel subtracts products there
+                agree(values.double().numpy(), wanted, 4 * tolerance)

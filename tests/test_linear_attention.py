@@ -58,9 +58,7 @@ FORMS = pytest.mark.parametrize(
 
 @FORMS
 @pytest.mark.parametrize("seq", [1, 7, 16, 17, 64, 65, 200])
-def test_chunks_are_the_running_sum(
-    tmp_path: Path, seq: int, text: str, name: str, features: tuple[int, ...]
-) -> None:
+def test_chunks_are_the_running_sum(tmp_path: Path, seq: int, text: str, name: str, features: tuple[int, ...]) -> None:
     """Lengths below, at and beyond the chunk, with steps that forget nearly nothing and nearly all."""
     given = inputs(seq, *features)
     graph = load(tmp_path, text)

@@ -141,6 +141,11 @@ CASES: dict[str, list[Case]] = {
             {"out": 5, "kernel": 4, "stride": 4, "bias": False},
             lambda x, w, b: F.conv2d(x, w, b, stride=4),
         ),
+        (
+            (normal(2, 3, 9, 8), normal(4, 3, 3, 2), None),
+            {"out": 4, "kernel": (3, 2), "stride": 2, "dilation": (2, 3), "bias": False},
+            lambda x, w, b: F.conv2d(x, w, b, stride=2, dilation=(2, 3)),
+        ),
     ],
     "matmul": [
         ((normal(3, 1, 2, 4), normal(5, 4, 3)), {}, torch.matmul),

@@ -87,7 +87,8 @@ def talking_heads(w: Arrays, x: Any, keep: Any) -> Any:
 def linear_attention(w: Arrays, x: Any, seen: Any) -> Any:
     """The quadratic form: shares of all pairs, by the products of their features."""
     q, k, v = projected(w, x)
-    shares = positive(q) @ positive(k).swapaxes(2, 3) * seen
+    q = positive(q) / (positive(q).sum(-1, keepdims=True) + 1e-6)
+    shares = q @ positive(k).swapaxes(2, 3) * seen
     return affine(w, "b.output", merged(shares @ v / (shares.sum(-1, keepdims=True) + 1e-6)))
 
 
@@ -182,6 +183,74 @@ def sentence(w: Arrays, x: Any, keep: Any) -> Any:
     return means / np.linalg.norm(means, axis=-1, keepdims=True)
 
 
+def norm_by(w: Arrays, name: str, x: Any) -> Any:
+    return normed(x, 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def attended(w: Arrays, name: str, x: Any, memory: Any, seen: Any) -> Any:
+    """Multi-head attention whose weights are at a name."""
+    q = heads(affine(w, f"{name}.query", x))
+    k, v = heads(affine(w, f"{name}.key", memory)), heads(affine(w, f"{name}.value", memory))
+    scores = np.where(seen, q @ k.swapaxes(2, 3) / np.sqrt(q.shape[-1]), -np.inf)
+    return affine(w, f"{name}.output", merged(softmax(scores) @ v))
+
+
+def mlp(w: Arrays, name: str, x: Any, activation: str = "gelu") -> Any:
+    return affine(w, f"{name}.down", activated(activation, affine(w, f"{name}.up", x)))
+
+
+def encoder_layer(w: Arrays, name: str, x: Any, keep: Any, norms: str, activation: str = "gelu") -> Any:
+    """One norm for each place, by where they stand."""
+    seen = keep[:, None, None]
+    for sublayer in ("attention", "mlp"):
+        h = x if norms == "post" else norm_by(w, f"{name}.{sublayer}_norm", x)
+        own = f"{name}.{sublayer}"
+        h = attended(w, own, h, h, seen) if sublayer == "attention" else mlp(w, own, h, activation)
+        x = x + (norm_by(w, f"{name}.{sublayer}_out_norm", h) if norms == "sandwich" else h)
+        x = norm_by(w, f"{name}.{sublayer}_norm", x) if norms == "post" else x
+    return x
+
+
+def decoder_layer(w: Arrays, name: str, x: Any, memory: Any, keep: Any, activation: str = "gelu") -> Any:
+    h = norm_by(w, f"{name}.attention_norm", x)
+    x = x + attended(w, f"{name}.attention", h, h, np.tri(x.shape[1], dtype=bool))
+    if memory is not None:
+        h = norm_by(w, f"{name}.cross_norm", x)
+        x = x + attended(w, f"{name}.cross", h, memory, keep[:, None, None])
+    return x + mlp(w, f"{name}.mlp", norm_by(w, f"{name}.mlp_norm", x), activation)
+
+
+def parallel_layer(w: Arrays, x: Any) -> Any:
+    h = norm_by(w, "b.norm", x)
+    return x + attended(w, "b.attention", h, h, np.tri(x.shape[1], dtype=bool)) + mlp(w, "b.mlp", h)
+
+
+def encoder_decoder(w: Arrays, x: Any, keep: Any) -> Any:
+    """Over the places of the largest features, taken for tokens; the decoder reads them too."""
+    table = w["b.table.weight"]
+    m = d = sinusoids(table[x.argmax(-1)] * np.sqrt(table.shape[1]))
+    for turn in range(2):
+        m = encoder_layer(w, f"b.encoder.{turn}.layer", m, keep, "pre", "relu")
+    m = norm_by(w, "b.encoder_norm", m)
+    for turn in range(2):
+        d = decoder_layer(w, f"b.decoder.{turn}.layer", d, m, keep, "relu")
+    return norm_by(w, "b.head.norm", d) @ table.T
+
+
+def patch_embedding(w: Arrays, x: Any) -> Any:
+    """An image of 8 by 8 for each position, in four patches."""
+    patches = x.reshape(-1, 2, 4, 2, 4).swapaxes(2, 3).reshape(-1, 4, 16)
+    return patches @ w["b.proj.weight"].reshape(16, 16).T + w["b.proj.bias"]
+
+
+def spectrogram(w: Arrays, x: Any) -> Any:
+    h = torch.tensor(x).mT
+    for name, stride in (("conv1", 1), ("conv2", 2)):
+        weight, bias = (torch.tensor(w[f"b.{name}.{kind}"]) for kind in ("weight", "bias"))
+        h = torch.nn.functional.gelu(torch.nn.functional.conv1d(h, weight, bias, stride, 1))
+    return h.mT.numpy()
+
+
 @dataclass(frozen=True)
 class Case:
     """An expression over x [batch, seq, 64], memory and keep, and what it should be."""
@@ -259,6 +328,12 @@ CASES = [
         )
         for context in (4, 16)  # before and after the length of the comparison
     ),
+    Case(
+        "positions.rope_long",
+        TURN.format(f"rope_long(base=100, context=16, reach=128, short={SHORT}, long={LONG}, adaptive=false)"),
+        WHOLE,
+        scaled_rope("longrope", short_factor=LONG, long_factor=LONG, original_max_position_embeddings=16),
+    ),
     *(
         Case(
             "positions.rope_dynamic",
@@ -296,6 +371,58 @@ CASES = [
         lambda w, x: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * (1 + w["b.weight"]),
     ),
     Case("norms.layer_scale", "layer_scale(x) as b", WHOLE, lambda w, x: x * w["b.gamma"]),
+    *(
+        Case(
+            "layers.EncoderLayer",
+            f'EncoderLayer(x, keep, heads=4, hidden=24, norms="{norms}") as b',
+            WHOLE,
+            lambda w, x, keep, norms=norms: encoder_layer(w, "b", x, keep, norms),
+        )
+        for norms in ("pre", "post", "sandwich")
+    ),
+    Case(
+        "layers.DecoderLayer",
+        "DecoderLayer(x, memory, keep, heads=4, hidden=24) as b",
+        WHOLE,
+        lambda w, x, memory, keep: decoder_layer(w, "b", x, memory, keep),
+    ),
+    Case(
+        "layers.DecoderLayer",
+        "DecoderLayer(x, heads=4, hidden=24) as b",
+        WHOLE,
+        lambda w, x: decoder_layer(w, "b", x, None, None),
+    ),
+    Case("layers.ParallelLayer", "ParallelLayer(x, heads=4, hidden=24) as b", WHOLE, parallel_layer),
+    Case(
+        "layers.EncoderDecoder",
+        "EncoderDecoder(argmax(x), argmax(x), keep, vocab=64, width=16, depth=2, heads=4, hidden=24) as b",
+        WHOLE,
+        encoder_decoder,
+    ),
+    Case(
+        "stems.PatchEmbedding",
+        'rearrange(x, "b s (h w) -> (b s) 1 h w", h=8) |> PatchEmbedding(patch=4, out=16) as b',
+        "[batch * seq, 4, 16]",
+        patch_embedding,
+    ),
+    Case(
+        "stems.SpectrogramStem",
+        "SpectrogramStem(swap(x), out=16) as b",
+        "[batch, (seq + 1) // 2, 16]",
+        spectrogram,
+    ),
+    Case(
+        "stems.FactorizedEmbedding",
+        "FactorizedEmbedding(argmax(x), size=64, inner=4, out=16) as b",
+        "[batch, seq, 16]",
+        lambda w, x: affine(w, "b.widen", w["b.table.weight"][x.argmax(-1)]),
+    ),
+    Case(
+        "heads.LanguageHead",
+        "LanguageHead(linear(x, out=24) as last, table.weight) as b",
+        "[batch, seq, 9]",
+        lambda w, x: norm_by(w, "b.norm", affine(w, "last", x)) @ w["table.weight"].T,
+    ),
     Case("heads.MaskedHead", "MaskedHead(x, table.weight) as b", "[batch, seq, 9]", masked_head),
     Case("heads.Pooler", "Pooler(x) as b", "[batch, 64]", lambda w, x: np.tanh(affine(w, "b.dense", x[:, 0]))),
     Case(

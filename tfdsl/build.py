@@ -40,8 +40,8 @@ TARGETS = {
 class Decoding:
     """What is asked of a build with a cache, as the options of `tfm build` say it; None is the target's own choice.
 
-    `profile` is "portable" or "ort" (ONNX), `logits` "last" or "all", `pipeline` "stateful" or "paged" (OpenVINO), and
-    `tokenizer` a folder with `tokenizer.json`, or "bytes".
+    `profile` is "portable" or "ort" (ONNX), `logits` "last" or "all", `pipeline` "stateful" or "paged" (OpenVINO) or
+    "genai" (ONNX), and `tokenizer` a folder with `tokenizer.json`, or "bytes".
     """
 
     profile: str | None = None
@@ -51,12 +51,13 @@ class Decoding:
 
     def check(self, target: Target, dims: Mapping[str, int] | None) -> None:
         """Refuse what does not apply to a target. Raises `SpecError`."""
-        for name, (choices, owner) in CHOICES.items():
+        for name, of_target in CHOICES.items():
             value = getattr(self, name)
             if value is None:
                 continue
-            if owner is not None and target is not TARGETS[owner]:
-                help_ = f"it is for {TARGETS[owner].title}"
+            choices = next((choices for key, choices in of_target.items() if TARGETS[key] is target), None)
+            if choices is None:
+                help_ = "it is for " + " and ".join(TARGETS[key].title for key in of_target)
                 raise one("T744", f"`{name}` says nothing to a build for {target.title}", help=help_)
             if value not in choices:
                 help_ = did_you_mean(value, choices, "it is one of " + ", ".join(choices))
@@ -70,11 +71,11 @@ class Decoding:
         return {name: getattr(self, name) for name in CHOICES if getattr(self, name) is not None}
 
 
-# The choices of each option, and the target that it is for, where it is for one alone.
-CHOICES: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "profile": (("portable", "ort"), "onnx"),
-    "logits": (("last", "all"), None),
-    "pipeline": (("stateful", "paged"), "openvino"),
+# The choices of each option, for each target that it is for.
+CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
+    "profile": {"onnx": ("portable", "ort")},
+    "logits": dict.fromkeys(TARGETS, ("last", "all")),
+    "pipeline": {"openvino": ("stateful", "paged"), "onnx": ("genai",)},
 }
 
 

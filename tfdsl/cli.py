@@ -70,7 +70,7 @@ def with_decoding(command: Command) -> Command:
     """The options of a build that say how a decoder is to be."""
     for option in (
         click.option("--tokenizer", metavar="DIR|bytes", help="Tokenizer files to copy, or text as its UTF-8 bytes."),
-        click.option("--pipeline", type=click.Choice(("stateful", "paged")), help="Refuse what this one cannot run."),
+        click.option("--pipeline", help="Refuse what this cannot run: stateful, paged (OpenVINO) or genai (ONNX)."),
         click.option("--logits", type=click.Choice(("last", "all")), help="Positions to have logits of.  [last]"),
         click.option("--profile", type=click.Choice(("portable", "ort")), help="Which ONNX operators to use."),
         click.option("--cache", is_flag=True, help="Build a decoder that goes on token by token."),

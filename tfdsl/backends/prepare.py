@@ -42,7 +42,7 @@ def check_names(graph: Graph, names: Iterable[str]) -> None:
 def bits_by_path(graph: Graph) -> dict[str, int]:
     """The bits of each weight that is quantised, by path; asked before the weights are materialised."""
     found: dict[str, int] = {}
-    for region, node in ((region, node) for region in graph.regions() for node in region.nodes()):
+    for region, node in ((each, node) for each in graph.regions() for node in each.nodes()):
         if node.op == "quantize":
             source: Node = node
             while source.op != "weight":

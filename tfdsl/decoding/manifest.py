@@ -122,10 +122,12 @@ def describe(
 
 
 def tokens_of(decoder: Graph) -> str:
-    """The input of an incremental graph that is decoded: the first of whole numbers, [batch, seq]."""
-    for node in map(decoder.node, decoder.inputs):
-        name: str = node.attributes["name"]
-        if node.type.dtype == "int" and len(node.type.dims) == 2 and name not in (MASK, POSITIONS):
+    """The input of an incremental graph that is decoded: the first of whole numbers for new positions, [batch, seq]."""
+    signature = {node.attributes["name"]: node.type for node in map(decoder.node, decoder.inputs)}
+    new = signature[POSITIONS].dims[1:] if POSITIONS in signature else None
+    for name, type_ in signature.items():
+        fits = type_.dtype == "int" and len(type_.dims) == 2 and new in (None, type_.dims[1:])
+        if fits and name not in (MASK, POSITIONS):
             return name
     raise one("T741", f"`{decoder.name}` has no input of tokens, `int[batch, seq]`, to decode")
 

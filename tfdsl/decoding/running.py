@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tfdsl.build import TARGETS
 from tfdsl.decoding.generate import OnToken, check_prompts, generate
 from tfdsl.decoding.manifest import Argument, Manifest, read_manifest
 from tfdsl.decoding.sampling import GREEDY, Sampling
@@ -105,18 +106,18 @@ def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runn
     if generator == "own":
         return Runner(path, manifest, None)
     try:
-        return Runner(path, manifest, _runtime_generator(path, manifest))
+        return Runner(path, manifest, runtime_generator(path, manifest))
     except SpecError:
         if generator == "runtime":
             raise
     return Runner(path, manifest, None)
 
 
-def _runtime_generator(folder: Path, manifest: Manifest) -> Generator:
+def runtime_generator(folder: Path, manifest: Manifest) -> Generator:
     """The generator of the target's own runtime. Raises `SpecError` with the reason where there is none."""
     if manifest.target not in GENERATORS:
-        raise one("T745", f"{manifest.target} has no generator of its own", help="`--generator own` runs it")
-    if manifest.encoder is not None:
+        raise one("T745", f"{TARGETS[manifest.target].title} has no generator of its own", help="`--generator own` runs it")
+    if manifest.encoder_inputs:
         raise one("T745", "runtimes' own generators are for decoders alone", help="`--generator own` runs it")
     made: Generator = importlib.import_module(GENERATORS[manifest.target]).open_generator(folder, manifest)
     return made
@@ -140,7 +141,7 @@ def prepare(runner: Runner, given: Given) -> tuple[list[list[int]], dict[str, Ar
     if sources:
         inputs |= source_inputs(runner.manifest, sources, inputs)
     prompts = [runner.coder.encode(text) for text in given.texts] + [list(row) for row in given.tokens]
-    if not prompts and runner.manifest.encoder is not None:
+    if not prompts and runner.manifest.encoder_inputs:
         rows = max([len(sources), *(len(value) for value in inputs.values() if value.ndim)], default=1)
         prompts = [[_start(runner.manifest)]] * rows
     return prompts, inputs

@@ -90,10 +90,7 @@ def _without(place: int) -> Callable[[Site], list[Axes]]:
 
 def _along(s: Site) -> list[Axes]:
     """All operands keep their axes, but for the one that the op runs along."""
-    return [
-        tuple(None if axis == s.a.axis else axis for axis in range(s.rank(place)))
-        for place in range(len(s.types))
-    ]
+    return [tuple(None if axis == s.a.axis else axis for axis in range(s.rank(place))) for place in range(len(s.types))]
 
 
 def _dropped(s: Site) -> list[Axes]:

@@ -222,8 +222,8 @@ def _conv1d(t: Types, a: Attributes) -> tuple[Type, ...]:
 
 def _conv2d(t: Types, a: Attributes) -> tuple[Type, ...]:
     rank(t[0], 4, what=" (batch, channels, height, width)")
-    axes = zip(t[0].dims[2:], pair(a.kernel), pair(a.stride), pair(a.padding), strict=True)
-    return (Type("float", (t[0].dims[0], a.out, *(_conv_out(d, k, s, p, p, 1) for d, k, s, p in axes))),)
+    axes = zip(t[0].dims[2:], *(pair(each) for each in (a.kernel, a.stride, a.padding, a.dilation)), strict=True)
+    return (Type("float", (t[0].dims[0], a.out, *(_conv_out(d, k, s, p, p, e) for d, k, s, p, e in axes))),)
 
 
 def _conv_weights(t: Types, a: Attributes) -> dict[str, tuple[tuple[Size, ...], Initializer]]:
@@ -288,8 +288,8 @@ _op(
 )
 _op(
     "conv2d(x: float, weight: @float, bias: @float?; out: int, kernel: ints, stride: ints = 1, padding: ints = 0, "
-    "groups: int = 1, bias: bool = true)",
-    "Convolution over the last two axes of [batch, channels, height, width].",
+    "dilation: ints = 1, groups: int = 1, bias: bool = true)",
+    "Convolution over the last two axes of [batch, channels, height, width]; a setting is a number, or a list of one for each.",
     _conv2d,
     weights=_conv_weights,
     flops=_conv_flops,
@@ -559,7 +559,7 @@ _op(
 
 def _top_k(t: Types, a: Attributes) -> tuple[Type, ...]:
     size = t[0].dims[a.axis]
-    if a.k < 1 or (isinstance(size, int) and a.k > size):
+    if isinstance(a.k, int) and (a.k < 1 or (isinstance(size, int) and a.k > size)):
         raise ShapeError(f"k must be 1 .. {size}, not {a.k}", operand=0, code="T304")
     dims = _replace(t[0].dims, a.axis, a.k)
     return Type(t[0].dtype, dims), Type("int", dims)
@@ -570,7 +570,7 @@ _op("log_softmax(x: float; axis: axis = -1)", "Logarithm of softmax, computed st
 for _name, _summary in {"sum": "Sum", "mean": "Mean", "max": "Largest", "min": "Smallest"}.items():
     _op(
         f"{_name}(x: {'float' if _name == 'mean' else 'number'}; axis: axis = -1, keep: bool = false)",
-        f"{_summary} along an axis; `keep` leaves an axis of 1 in its place.",
+        f"{_summary} along an axis, or a list of axes; `keep` leaves an axis of 1 in its place.",
         _reduce,
         flops=_each_read(1),
     )
@@ -580,7 +580,7 @@ _op(
     lambda t, a: (Type("int", _replace(t[0].dims, a.axis, None)),),
 )
 _op("cumsum(x: number; axis: axis = -1)", "Running sum along an axis, inclusive.", _like_first, flops=_each(1))
-_op("top_k(x: float; k: int, axis: axis = -1)", "The k largest along an axis, in order, and their indices.", _top_k)
+_op("top_k(x: float; k: size, axis: axis = -1)", "The k largest along an axis, in order, and their indices; with k as long as the axis, it sorts.", _top_k)
 
 
 # --- shape -----------------------------------------------------------------------------------------------------------

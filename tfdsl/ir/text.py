@@ -17,7 +17,8 @@ called `x`. A weight is written where it is used, `@path: shape = initialiser` t
 is a constant. One that has several readers, or another scope than its reader, has a line of its own. `in` lists the
 nodes of one application of a block (`MLP.2` is another application with the same weights). `repeat` names the carried
 inputs of its body before `;` and the captured ones after it; `route` the rows, then what is captured, and the block
-that its experts are of; `scan` the states, then the tensors that it goes through. Spans and source expressions are not part of the text.
+that its experts are of; `scan` the states, then the tensors that it goes through, then what is captured. Spans and
+source expressions are not part of the text.
 """
 
 from __future__ import annotations

@@ -258,7 +258,8 @@ class _Reader(NodeReader):
             for turn in own:
                 turns[turn] = len(bodies)
             # A body takes what the one in the turn before it gave.
-            before = turns[min(own) - 1] if own and min(own) else -1
+            first = own[0] if own else 0
+            before = turns[first - 1] if first else -1
             given = bodies[before] if 0 <= before < len(bodies) else None
             bodies.append(body([given.type(value) for _, value in given.outputs] if given else []))
         if -1 in turns:

@@ -509,6 +509,22 @@ _TARGETS = {
         "weights given twice",
         "A file of weights and a seed are two ways to the same thing. Give one of them.",
     ),
+    "T716": Code(
+        "an unknown element type",
+        "Weights are stored as float32, float16 or bfloat16. PyTorch computes in it, ONNX in float16 too (bfloat16 "
+        "weights are converted when the model is loaded), and OpenVINO in what its runtime is told.",
+    ),
+    "T717": Code(
+        "nothing that could be linked to",
+        "With `--link` an artifact refers to bytes of the checkpoint, which must be there just as the artifact needs "
+        "them: in safetensors, of the element type that is asked for, in the same layout, not pruned or quantised. "
+        "OpenVINO needs all of them in one file, and PyTorch under the names of the model too.",
+    ),
+    "T718": Code(
+        "a checkpoint that cannot be linked to",
+        "A hard link is another name of the same file, and the system gives it on one file system only. Build into a "
+        "folder on the one where the checkpoint is, or without `--link`.",
+    ),
     "T720": Code(
         "this model cannot decode position by position",
         "A cache holds what earlier positions gave, so each position may depend on those before it and on no later one. "
@@ -628,6 +644,10 @@ _WEIGHTS = {
     "T808": Code(
         "a weight that would be stored in two forms",
         "A tied weight is pruned or quantised for one use and not for another. Let the pattern take in every use.",
+    ),
+    "T809": Code(
+        "a number too large for its element type",
+        "float16 ends at 65504. bfloat16 reaches as far as float32 does, with fewer digits.",
     ),
     "T810": Code(
         "a folder that is no checkpoint",

@@ -9,8 +9,9 @@ from tfdsl.ir.graph import Graph, Node, Value
 def lower_linear_attention(graph: Graph) -> Graph:
     """The graph with each `linear_attend` as the masked product of queries and keys that it equals, exactly.
 
-    It then costs the square of the length, and with a decay of each feature the features times as much memory. The logarithm of what is left of a key is summed over the steps after it, for
-    each key anew: a difference of two sums from the start would lose the digits that count.
+    It then costs the square of the length, and with a decay of each feature the features times as much memory. The
+    logarithm of what is left of a key is summed over the steps after it, for each key anew: a difference of two sums
+    from the start would lose the digits that count.
     """
     graph = graph.copy()
     for region in graph.regions():

@@ -25,6 +25,7 @@ def byte_count(dtype: str, elements: int) -> int:
     return (elements + 1) // 2 if dtype == PACKED else elements * np.dtype(NUMPY[dtype]).itemsize
 
 
+_INFINITE = {"F16": 0x7C00, "BF16": 0x7F80}  # the bits of infinity without its sign
 _SPELLED = {np.dtype(kind): name for name, kind in NUMPY.items() if name != "BF16"}
 
 
@@ -63,8 +64,8 @@ def convert(raw: Array, dtype: str, wanted: str, name: str) -> Array:
     floats = as_float(raw, dtype)
     with np.errstate(over="ignore"):
         made: Array = _bfloat16(floats) if wanted == "BF16" else floats.astype(NUMPY[wanted])
-    lost = np.isinf(as_float(made, wanted)) & np.isfinite(floats)
-    if lost.any():
+    infinite = (made.view(np.uint16) & 0x7FFF) == _INFINITE[wanted] if wanted in _INFINITE else np.isinf(made)
+    if infinite.any() and (lost := infinite & np.isfinite(floats)).any():
         largest = float(np.max(np.abs(floats[lost])))
         help_ = "bfloat16 and float32 reach further"
         raise one("T809", f"`{name}` has {largest:g}, which is too large for {_people(wanted)}", help=help_)

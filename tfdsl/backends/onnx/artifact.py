@@ -51,7 +51,7 @@ def build(
     flat, stored = materialise(flat, weights)
     builder = Builder(flat, layouts(flat), bits, storing.spelled)
     names = lower(builder)
-    storage.write(_model(builder, names), list(builder.stored.values()), stored, Path(path), inline_limit, storing)
+    storage.write(model_of(builder, names), list(builder.stored.values()), stored, Path(path), inline_limit, storing)
 
 
 def check_ends(graph: Graph) -> None:
@@ -122,7 +122,7 @@ def _refusal(node: Node) -> Exception:
     return one("T703", f"ONNX cannot hold `{node.op}` at {place}: {reason}", node.span)
 
 
-def _model(b: Builder, names: Mapping[Value, str]) -> onnx.ModelProto:
+def model_of(b: Builder, names: Mapping[Value, str]) -> onnx.ModelProto:
     """The model without its weights."""
     inputs = [end(b.graph.node(place).attributes["name"], b.graph.node(place).type) for place in b.graph.inputs]
     outputs = [(names[value], end(name, b.graph.type(value))) for name, value in b.graph.outputs]
@@ -134,7 +134,7 @@ def assembled(
 ) -> onnx.ModelProto:
     """A model of what was built, without its weights; each output is given as the value that it is."""
     _name_outputs(b, [(result, output.name) for result, output in outputs])
-    read = {name for node in _all_nodes(b.nodes) for name in node.input}
+    read = {name for node in all_nodes(b.nodes) for name in node.input}
     graph = helper.make_graph(
         b.nodes,
         b.graph.name or "model",
@@ -159,20 +159,20 @@ def _name_outputs(b: Builder, outputs: Sequence[tuple[str, str]]) -> None:
             renamed[result] = name
         else:
             b.nodes.append(helper.make_node("Identity", [result], [name], name=f"/outputs/{name}"))
-    for node in _all_nodes(b.nodes):
+    for node in all_nodes(b.nodes):
         for values in (node.input, node.output):
             for place, each in enumerate(values):
                 if each in renamed:
                     values[place] = renamed[each]
 
 
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes, and those of the graphs inside them, which read what is outside by name."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attribute.g.node)
+                yield from all_nodes(attribute.g.node)
 
 
 def end(name: str, type: Type) -> onnx.ValueInfoProto:

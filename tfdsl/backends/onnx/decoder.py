@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 
 from tfdsl.backends.onnx import genai, storage
-from tfdsl.backends.onnx.artifact import assembled, check_ends, end, lower
+from tfdsl.backends.onnx.artifact import assembled, check_ends, end, lower, model_of
+from tfdsl.backends.onnx.builder import Builder
 from tfdsl.backends.onnx.decoder_attention import never_stays, stays
 from tfdsl.backends.onnx.decoder_builder import DecoderBuilder, End, plain_end
 from tfdsl.backends.onnx.decoder_lowerings import LOWERINGS
@@ -27,6 +28,8 @@ from tfdsl.decoding.manifest import describe, tokens_of, write_manifest
 from tfdsl.decoding.tokenizers import Tokenizer
 from tfdsl.ir.dims import Dim
 from tfdsl.ir.graph import Graph, Value
+from tfdsl.language.diagnostics import one
+from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
 from tfdsl.passes.incremental import incremental
 from tfdsl.passes.last_position import last_position
@@ -38,8 +41,9 @@ from tfdsl.weights.storing import Storing
 
 Array = npt.NDArray[Any]
 
-FILE = "model.onnx"
+FILE, ENCODER = "model.onnx", "encoder.onnx"
 PORTABLE, ORT = "portable", "ort"
+GENAI = "genai"  # the pipeline
 
 
 def build_decoder(
@@ -49,39 +53,71 @@ def build_decoder(
     *,
     profile: str = PORTABLE,
     logits: str = "last",
+    pipeline: str | None = None,
     tokenizer: Tokenizer | None = None,
     storing: Storing | None = None,
 ) -> None:
-    """Write the decoder of a model into a folder. Raises `SpecError`."""
-    ort = profile == ORT
+    """Write the decoder of a model into a folder, and its encoder if it has one. Raises `SpecError`.
+
+    `profile` is "portable" or "ort", `logits` "last" or "all". With the profile "ort", the folder is one that
+    `onnxruntime-genai` opens, unless `decoder.json` says why not; `pipeline="genai"` insists on that. Weights may be stored
+    in 16 bits; floats are computed, and states kept, in float32.
+    """
     check_ends(graph)
-    flat = flat_decoder(graph, logits, ort)
-    bits = bits_by_path(flat)
-    tokens = tokens_of(flat)
-    manifest = describe(flat, target="onnx", file=FILE, tokens=tokens, profile=profile, all_logits=logits == "all")
     storing = storing or Storing()
+    ort = profile == ORT
+    encoder, flat = split(flat_decoder(graph, logits, ort))
+    given = () if encoder is None else tuple(name for name, _ in encoder.outputs)
+    manifest = describe(
+        flat,
+        target="onnx",
+        file=FILE,
+        tokens=tokens_of(flat),
+        encoder=encoder,
+        encoder_file=None if encoder is None else ENCODER,
+        given=given,
+        profile=profile,
+        all_logits=logits == "all",
+    )
+    if encoder is not None:
+        _write_encoder(encoder, weights, folder / ENCODER, storing)
+    bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     b = DecoderBuilder(flat, layouts(flat), bits, storing.spelled, ort)
     names = lower(b, LOWERINGS, WIDE)
+    why = "it needs the profile `ort`"
     if ort:
-        why = genai.obstacle(manifest, list(b.ports.values()), encoder=False)
-        manifest = replace(manifest, pipelines={genai.NAME: why})
-    if ort and not why:
+        why = genai.obstacle(manifest, list(b.ports.values()))
+    if pipeline == GENAI and why:
+        message = f"{genai.NAME} cannot run `{graph.name}`: {why}"
+        raise one("T735", message, help="without this option the build says what can run it; `tfm run` may")
+    ends: Sequence[End] = [plain_end(port) for port in b.ports.values()]
+    if not why:
         cache = genai.cache(b)
-        ends: Sequence[End] = cache.ends
+        ends = cache.ends
         genai.write(folder, genai.configuration(manifest, cache, tokenizer))
-    else:
-        ends = [plain_end(port) for port in b.ports.values()]
     storage.write(_model(b, names, ends), list(b.stored.values()), stored, folder / FILE, storing=storing)
-    write_manifest(folder, manifest)
+    write_manifest(folder, replace(manifest, pipelines={genai.NAME: why}))
 
 
 def flat_decoder(graph: Graph, logits: str, ort: bool) -> Graph:
     """The graph of one call without loops, and with the masks that operators are told left as they are."""
-    flat = unroll(incremental(graph, logits="all", windows="masked" if ort else "kept"))
-    if logits == "last":  # the operator of `ort` for attention has a query for each new key
-        flat = last_position(flat, attention=not ort)
+    if ort:
+        flat = unroll(incremental(graph, logits="all"))
+        if logits == "last":  # the operator for attention has a query for each new key
+            flat = last_position(flat, attention=False)
+    else:
+        flat = unroll(incremental(graph, logits=logits, windows="kept"))
     return clean(lower_linear_attention(lower_masks(flat, stays if ort else never_stays)))[0]
+
+
+def _write_encoder(encoder: Graph, weights: Mapping[str, Array], path: Path, storing: Storing) -> None:
+    """Write what is computed once, before the first call."""
+    bits = bits_by_path(encoder)
+    encoder, stored = materialise(encoder, weights)
+    b = Builder(encoder, layouts(encoder), bits, storing.spelled)
+    names = lower(b, computed=WIDE)
+    storage.write(model_of(b, names), list(b.stored.values()), stored, path, storing=storing)
 
 
 def _model(b: DecoderBuilder, names: Mapping[Value, str], ends: Sequence[End]) -> onnx.ModelProto:

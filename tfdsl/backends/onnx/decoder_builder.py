@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdsl.backends.onnx.artifact import all_nodes
 from tfdsl.backends.onnx.builder import Builder
+from tfdsl.decoding.manifest import MASK, POSITIONS
 from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.states import State, states
 
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
-_END = np.iinfo(np.int64).max
+END = np.iinfo(np.int64).max
 FLAT = (0, 0, -1)  # a Reshape to [batch, positions, all features]
 _BY_POSITION = (0, 2, 1, 3)  # from [batch, heads, positions, features] to [batch, positions, heads, features], or back
 
@@ -62,6 +64,8 @@ class DecoderBuilder(Builder):
         self.ports: dict[str, Port] = {}
         self.rows: dict[str, str] = {}
         self.appended: dict[str, Appended] = {}
+        ends = {node.attributes["name"]: node for node in map(graph.node, graph.inputs)}
+        self.new, self.total = (ends[name].type.dims[1] for name in (POSITIONS, MASK))
         for state in self.states.values():
             self._taken.update((past_name(state.path), present_name(state.path)))
             if state.axis is not None:
@@ -81,7 +85,7 @@ class DecoderBuilder(Builder):
         """What is kept of a state with what was appended to it."""
         if state.last is None:
             return joined
-        return self.emit("Slice", joined, self.ints(-state.last), self.ints(_END), self.ints(state.axis or 0))
+        return self.emit("Slice", joined, self.ints(-state.last), self.ints(END), self.ints(state.axis or 0))
 
     def by_rows(self, value: str) -> str:
         """A value [batch, heads, positions, features] as [batch, positions, heads * features]."""
@@ -111,7 +115,7 @@ class DecoderBuilder(Builder):
         needed, kept = set(results), []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
-                needed.update(node.input)
+                needed.update(name for each in all_nodes([node]) for name in each.input)
                 kept.append(node)
         self.nodes = kept[::-1]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from tfdsl.backends.onnx import attention, decoder_attention, sizes
 from tfdsl.backends.onnx.builder import Builder
-from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, FLAT, DecoderBuilder, attended
+from tfdsl.backends.onnx.decoder_builder import CONTRIBUTED, END, FLAT, DecoderBuilder, attended
 from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
 from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
 from tfdsl.backends.onnx.lowerings import Lowering
 from tfdsl.backends.onnx.running import recall, remember, running_attend, running_sum
+from tfdsl.decoding.manifest import MASK
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
 
@@ -49,6 +50,19 @@ def _rearrange(b: Builder, a: Attributes, x: str) -> str:
     result: str = PLAIN["rearrange"](b, a, x)
     if turns and len(dims) == 3 and plan.split_groups == (1, 1, 2) and plan.merged_groups == (1, 1, 1, 1):
         b.rows[result] = x
+    return result
+
+
+def _slice(b: Builder, a: Attributes, x: str) -> str:
+    """As elsewhere; the last new position is each row's last real one, since `onnxruntime-genai` pads on the right."""
+    assert isinstance(b, DecoderBuilder)
+    dims = b.dims(x)
+    if b.ort and len(dims) == 3 and a.axis == 1 and a.stop is None and dims[1] == b.new and a.start == b.new - 1:
+        with b.within("/last"):
+            real = b.emit("Slice", MASK, sizes.size(b, b.total - b.new), b.ints(END), b.ints(1))
+            last = b.emit("ArgMax", real, axis=1, keepdims=1, select_last_index=1)
+            return b.emit("GatherND", x, b.emit("Unsqueeze", last, b.ints(-1)), batch_dims=1)
+    result: str = PLAIN["slice"](b, a, x)
     return result
 
 
@@ -91,6 +105,7 @@ LOWERINGS: dict[str, Lowering] = {
     "layer_norm": _normalized("layer_norm"),
     "rms_norm": _normalized("rms_norm"),
     "rearrange": _rearrange,
+    "slice": _slice,
     "rotate": _rotate,
     "attend": decoder_attention.attend,
     "append": _append,

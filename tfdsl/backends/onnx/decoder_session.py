@@ -13,7 +13,9 @@ import onnxruntime
 
 from tfdsl.backends.onnx.runtime import DTYPES, opened
 from tfdsl.decoding.manifest import MASK, read_manifest
-from tfdsl.language.diagnostics import one
+from tfdsl.ir.dims import evaluate
+from tfdsl.ir.text_cursor import Cursor
+from tfdsl.language.diagnostics import Source, one
 
 Array = npt.NDArray[Any]
 
@@ -124,7 +126,7 @@ class OnnxSession:
             for each in self._inputs.values()
             for name, size in zip(each.shape, arrays[each.name].shape, strict=True)
         }
-        return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in state["dims"])
+        return tuple(evaluate(Cursor(Source("a size", str(dim))).size(), sizes) for dim in state["dims"])
 
 
 def _bind(bind: Any, name: str, array: Array) -> None:

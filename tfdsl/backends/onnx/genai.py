@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 
+from tfdsl.backends.onnx.artifact import all_nodes
 from tfdsl.backends.onnx.decoder_builder import DecoderBuilder, End, Port
 from tfdsl.decoding.manifest import MASK, POSITIONS, Manifest
 from tfdsl.decoding.tokenizers import Tokenizer
@@ -40,9 +41,9 @@ class Cache:
     features: int
 
 
-def obstacle(manifest: Manifest, ports: Sequence[Port], encoder: bool) -> str:
+def obstacle(manifest: Manifest, ports: Sequence[Port]) -> str:
     """Why the runtime's generator cannot run a decoder; "" where it can."""
-    if encoder:
+    if manifest.encoder is not None:
         return "it has an encoder"
     tokens = manifest.inputs[manifest.tokens]
     if tokens.dtype != "int" or len(tokens.dims) != 2:
@@ -144,7 +145,7 @@ class _Layout:
 
     def finish(self) -> None:
         """Put the parts of the graph together."""
-        for node in (*self._inside, *self._after):
+        for node in all_nodes((*self._inside, *self._after)):
             for place, name in enumerate(node.input):
                 node.input[place] = self._renamed.get(name, name)
         self.ends = [replace(end, value=self._renamed.get(end.value, end.value)) for end in self.ends]
@@ -239,3 +240,9 @@ def _special(tokenizer: Tokenizer | None) -> dict[str, Any]:
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the configuration into a folder."""
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def ends_of(folder: Path) -> tuple[int, ...]:
+    """The tokens that end a text in the runtime, whatever it is asked for."""
+    ends = json.loads((folder / FILE).read_bytes())["model"].get("eos_token_id", ())
+    return tuple(ends)

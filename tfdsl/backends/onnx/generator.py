@@ -60,7 +60,7 @@ def open_generator(folder: Path, manifest: Manifest) -> GenaiGenerator:
         import onnxruntime_genai
     except ImportError as error:
         raise one("T745", f"{genai.NAME} does not load: {error}", help=f"pip install {genai.NAME}") from None
-    return GenaiGenerator(onnxruntime_genai, folder, tuple(manifest.eos))
+    return GenaiGenerator(onnxruntime_genai, folder, genai.ends_of(folder))
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:

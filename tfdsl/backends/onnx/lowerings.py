@@ -88,7 +88,12 @@ def _conv1d(b: Builder, a: Attributes, x: str, weight: str, bias: str | None) ->
 
 
 def _conv2d(b: Builder, a: Attributes, x: str, weight: str, bias: str | None) -> str:
-    settings = {"strides": pair(a.stride), "pads": pair(a.padding) * 2, "group": a.groups}
+    settings = {
+        "strides": pair(a.stride),
+        "dilations": pair(a.dilation),
+        "pads": pair(a.padding) * 2,
+        "group": a.groups,
+    }
     return b.emit("Conv", x, weight, bias, kernel_shape=pair(a.kernel), **settings)
 
 
@@ -182,7 +187,7 @@ def _cumsum(b: Builder, a: Attributes, x: str) -> str:
 
 
 def _top_k(b: Builder, a: Attributes, x: str) -> tuple[str, ...]:
-    return b.emit_all("TopK", 2, x, b.ints(a.k), axis=a.axis)
+    return b.emit_all("TopK", 2, x, sizes.size(b, a.k), axis=a.axis)
 
 
 LOWERINGS: dict[str, Lowering] = {

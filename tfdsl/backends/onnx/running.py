@@ -110,20 +110,8 @@ def _products(b: DecoderBuilder, q: str, k: str, v: str, past: str) -> tuple[str
 
 def _scan(b: DecoderBuilder, q: str, k: str, v: str, decay: str, past: str) -> tuple[str, str]:
     """With a decay: a loop over positions, since what is left of a key since then is no product of two numbers."""
-    features = ["d", "left"] if len(b.dims(decay)) == 4 else ["d"]
-    present, result = b.emit_all(
-        "Scan",
-        2,
-        past,
-        q,
-        k,
-        v,
-        decay,
-        body=_step(len(features) == 2),
-        num_scan_inputs=4,
-        scan_input_axes=(2, 2, 2, 2),
-        scan_output_axes=(2,),
-    )
+    step = _step(len(b.dims(decay)) == 4)
+    present, result = b.recurrence(step, (past, q, k, v, decay), 2, (2, 2, 2, 2), 2)
     return result, present
 
 

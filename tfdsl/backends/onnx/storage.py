@@ -23,7 +23,7 @@ from tfdsl.weights.content import Content
 from tfdsl.weights.linking import check_linked, hard_link, linkable
 from tfdsl.weights.source import Source, source_of
 from tfdsl.weights.storing import Storing
-from tfdsl.weights.writing import Advance, append
+from tfdsl.weights.writing import Advance, append, require_room
 
 Array = npt.NDArray[Any]
 
@@ -55,11 +55,12 @@ def write(
         target = files.enter_context(atomic_file(path))
         if storing.link:
             inline = _refer(model, contents, path, storing)
+        require_room(target.parent, sum(contents[name].count for name in inline))
         if sum(contents[name].count for name in inline) > inline_limit:
             beside = [name for name in inline if contents[name].count >= SMALLEST_EXTERNAL]
             inline = [name for name in inline if contents[name].count < SMALLEST_EXTERNAL]
             data = files.enter_context(atomic_file(path.with_name(f"{path.name}.data")))
-            with open(data, "wb", buffering=0) as file:
+            with open(data, "wb") as file:
                 for name in beside:
                     file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
                     place = f"{path.name}.data", file.tell()
@@ -77,7 +78,7 @@ def content_of(stored: Stored, weights: Source) -> Content:
 def _refer(model: onnx.ModelProto, contents: Mapping[str, Content], path: Path, storing: Storing) -> list[str]:
     """Let the model refer to the checkpoint for the weights that lie there as they are needed; the names of the others."""
     places = {name: place for name, content in contents.items() if (place := linkable(content)) is not None}
-    storing.linked = check_linked(contents.values(), (contents[name] for name in places))
+    storing.linked += check_linked(contents.values(), (contents[name] for name in places))
     for file in sorted({place.file for place in places.values()}):
         beside = path.with_name(file.name)
         if beside in (path, path.with_name(f"{path.name}.data")) or not hard_link(file, beside):

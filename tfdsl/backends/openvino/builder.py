@@ -43,6 +43,7 @@ class Tensor:
 
 Operand = Union[Tensor, openvino.Output]
 
+CONVERTED = "Convert"  # what is added to the name of a weight for that of its conversion to float32
 # The element types of weights as they are stored, spelled as safetensors does.
 STORED_ELEMENTS = {
     "F32": openvino.Type.f32,
@@ -148,7 +149,7 @@ class Builder:
             node.set_friendly_name(name)
             if dtype in ("F16", "BF16"):
                 node = opset16.convert(node, "f32")
-                node.set_friendly_name(self._unique(f"{name}/Convert"))
+                node.set_friendly_name(self._unique(f"{name}/{CONVERTED}"))
             self._made[key] = (node.output(0),)
         return self._made[key][0]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import openvino
@@ -59,17 +59,17 @@ def build_decoder(
     storing = storing or Storing()
     encoder, flat = _apart(incremental(graph, logits="all"))
     tokens = tokens_of(flat)
-    found = pipelines.ways(flat, tokens, encoder=encoder is not None)
+    found = pipelines.ways(flat, tokens, encoder)
     if found[pipelines.STATEFUL_WAY] is not None and logits == "last":
         # Generators cut logits themselves, and so does our session then; nobody else would.
         encoder, flat = _apart(incremental(graph, logits="last"))
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
-    builder, stored, model = _made(flat, weights, found, tokens, storing.spelled, outside=True)
-    found = _as_seen(model, found)
+    made = make_decoder(flat, weights, _form(found, tokens), storing.spelled, outside=True)
+    found = _as_seen(made.model, found)
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
-    storage.write(model, list(builder.stored.values()), stored, folder / FILE, storing)
+    storage.write(made.model, list(made.builder.stored.values()), made.weights, folder / FILE, storing)
     if encoder is not None:
         build(encoder, weights, folder / ENCODER_FILE, storing=storing)
     if tokenizer is not None:
@@ -89,12 +89,53 @@ def build_decoder(
     write_manifest(folder, manifest)
 
 
-def make_decoder(graph: Graph, weights: Mapping[str, Array]) -> openvino.Model:
-    """The stateful model of an incremental graph; its constants lie in the memory of `weights` where they can."""
-    _, flat = _apart(graph)
-    tokens = tokens_of(flat)
-    _, _, model = _made(flat, weights, pipelines.ways(flat, tokens, encoder=False), tokens, "F32", outside=False)
-    return model
+class Form(NamedTuple):
+    """What pipelines want of a model: inputs called otherwise than in the graph, and its only output.
+
+    With `guarded`, attention cannot be replaced by the paged one, which would drop what it says.
+    """
+
+    names: Mapping[str, str]
+    output: str | None
+    guarded: bool
+
+
+class Made(NamedTuple):
+    """A model, and what is needed to write its weights."""
+
+    model: openvino.Model
+    builder: Builder
+    weights: Mapping[str, Array]
+
+
+PLAIN = Form({}, None, False)
+
+
+def make_decoder(
+    flat: Graph, weights: Mapping[str, Array], form: Form = PLAIN, dtype: str = "F32", *, outside: bool = False
+) -> Made:
+    """The stateful model of an incremental graph without loops. Raises `SpecError`.
+
+    Its constants lie in the memory of `weights` where they can; with `outside`, inputs stand for them.
+    """
+    flat = join_linears(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
+    bits = bits_by_path(flat)
+    flat, stored = materialise(flat, weights)
+    if form.output is not None:
+        flat.outputs = [(form.output, value) for _, value in flat.outputs]
+    builder = Builder(flat, stored, bits, dtype, outside)
+    add_parameters(builder, {}, form.names)
+    stateful.begin(builder)
+    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
+    if form.guarded:
+        lowerings["input"] = partial(_without_padding, form.names)
+    return Made(model_of(builder, lower(builder, lowerings)), builder, stored)
+
+
+def _form(found: Ways, tokens: str) -> Form:
+    if found[pipelines.STATEFUL_WAY] is not None:
+        return PLAIN
+    return Form({tokens: TOKENS}, LOGITS, found[pipelines.PAGED_WAY] is not None)
 
 
 def _apart(graph: Graph) -> tuple[Graph | None, Graph]:
@@ -103,38 +144,17 @@ def _apart(graph: Graph) -> tuple[Graph | None, Graph]:
     return split(unroll(looped))
 
 
-def _made(
-    flat: Graph, weights: Mapping[str, Array], found: Ways, tokens: str, dtype: str, outside: bool
-) -> tuple[Builder, Mapping[str, Array], openvino.Model]:
-    """The model of a flat graph, and the weights that are to be written with it."""
-    flat = join_linears(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
-    bits = bits_by_path(flat)
-    flat, stored = materialise(flat, weights)
-    names: dict[str, str] = {}
-    if found[pipelines.STATEFUL_WAY] is None:
-        names[tokens] = TOKENS
-        flat.outputs = [(LOGITS, value) for _, value in flat.outputs]
-    builder = Builder(flat, stored, bits, dtype, outside)
-    add_parameters(builder, {}, names)
-    batch = next(node for node in map(flat.node, flat.inputs) if node.attributes["name"] == tokens).type.dims[0]
-    stateful.begin(builder, batch)
-    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
-    if found[pipelines.STATEFUL_WAY] is None and found[pipelines.PAGED_WAY] is not None:
-        lowerings["input"] = partial(_without_padding, tokens)
-    return builder, stored, model_of(builder, lower(builder, lowerings))
-
-
-def _without_padding(tokens: str, b: Builder, a: Attributes) -> Operand:
+def _without_padding(names: Mapping[str, str], b: Builder, a: Attributes) -> Operand:
     """An input; of tokens, those that are padding as zeros, which changes nothing that is read.
 
     Paged attention must not take the place of an attention whose mask or state it would drop, but generators try it on
     every model. It fails where a model needs the mask elsewhere.
     """
     given = b.parameters[a.name].output(0)
-    if a.name != tokens:
+    if names.get(a.name) != TOKENS or b.node is None:
         return given
     mask = b.parameters[MASK].output(0)
-    count = b.emit("negative", sizes.size(b, b.graph.node(b.graph.inputs[0]).type.dims[1]))
+    count = b.emit("negative", sizes.size(b, b.node.type.dims[1]))
     new = b.emit("slice", mask, count, b.ints(2**63 - 1), b.ints(1), b.ints(1))
     return b.emit("multiply", given, new)
 

@@ -18,7 +18,8 @@ from tfdsl.language.diagnostics import one
 
 Array = npt.NDArray[Any]
 
-_ELEMENTWISE = {"Add", "Subtract", "Multiply", "Divide", "Tanh", "Convert"}
+_BY_POSITION = {"MatMul", "Add", "Subtract", "Multiply", "Divide", "Tanh", "Convert"}
+_RANK = 3  # of logits: batch, positions, vocabulary
 
 
 def decoder_session(folder: Path) -> StatefulSession:
@@ -36,6 +37,7 @@ class StatefulSession:
     """A compiled decoder; what pipelines call `input_ids` and `logits` has the names of the graph again."""
 
     def __init__(self, compiled: openvino.CompiledModel, tokens: str, logits: str, encoder: Session | None = None):
+        self.compiled = compiled
         self._request = compiled.create_infer_request()
         self._inputs = {port.get_any_name(): port.get_element_type().to_dtype() for port in compiled.inputs}
         self._outputs = {port.get_any_name(): port for port in compiled.outputs}
@@ -80,16 +82,21 @@ def _last_only(model: openvino.Model) -> None:
     The positions before are cut where the output layer begins, or at the output itself where that is not clear.
     """
     place = model.get_results()[0].input(0)
-    while True:
-        node = place.get_source_output().get_node()
-        if node.get_type_name() == "MatMul" and node.input(0).get_partial_shape().rank.get_length() == 3:
-            place = node.input(0)
+    while (above := _above(place)) is not None:
+        place = above
+        if place.get_node().get_type_name() == "MatMul":
             break
-        if node.get_type_name() not in _ELEMENTWISE or len(node.output(0).get_target_inputs()) > 1:
-            break
-        place = node.input(0)
     source = place.get_source_output()
     one_, last = (openvino.op.Constant(np.array([number], dtype=np.int64)) for number in (1, -1))
     end = openvino.op.Constant(np.array([2**63 - 1], dtype=np.int64))
     place.replace_source_output(opset16.slice(source, last, end, one_, one_).output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _above(place: openvino.Input) -> openvino.Input | None:
+    """Where the node that is read here reads positions itself, if it treats each alone and serves nobody else."""
+    node = place.get_source_output().get_node()
+    if node.get_type_name() not in _BY_POSITION or len(node.output(0).get_target_inputs()) > 1:
+        return None
+    reading = [each for each in node.inputs() if each.get_partial_shape().rank.get_length() == _RANK]
+    return reading[0] if len(reading) == 1 else None

@@ -32,7 +32,7 @@ def link_to(contents: Mapping[str, Content], data: Path, storing: Storing) -> di
     """Let `data` be another name of the file that has all weights; where in it each begins. Raises `SpecError`."""
     places = {name: linkable(content) for name, content in contents.items()}
     found = {name: place for name, place in places.items() if place is not None}
-    storing.linked = check_linked(contents.values(), (contents[name] for name in found))
+    storing.linked += check_linked(contents.values(), (contents[name] for name in found))
     other = next((contents[name].path for name in contents if name not in found), None)
     if other is not None:
         raise _refused(f"`{other}` does not lie in the checkpoint as the build needs it")

@@ -91,7 +91,9 @@ def _conv1d(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor |
 
 def _conv2d(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:
     padding = pair(a.padding)
-    return _convolution(b, a, x, weight, bias, strides=pair(a.stride), pads=(padding, padding), dilations=(1, 1))
+    return _convolution(
+        b, a, x, weight, bias, strides=pair(a.stride), pads=(padding, padding), dilations=pair(a.dilation)
+    )
 
 
 def _convolution(
@@ -197,17 +199,17 @@ def _reduce(operator: str) -> Lowering:
 
 
 def _argmax(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
-    _, index = _largest(b, x, 1, a.axis)
+    _, index = _largest(b, x, b.scalar(1, "int"), a.axis)
     return b.emit("squeeze", index, b.ints(a.axis))
 
 
 def _top_k(b: Builder, a: Attributes, x: Tensor) -> tuple[openvino.Output, ...]:
-    return _largest(b, x, a.k, a.axis)
+    return _largest(b, x, sizes.scalar(b, a.k), a.axis)
 
 
-def _largest(b: Builder, x: Tensor, number: int, axis: int) -> tuple[openvino.Output, ...]:
+def _largest(b: Builder, x: Tensor, number: openvino.Output, axis: int) -> tuple[openvino.Output, ...]:
     settings = {"mode": "max", "sort": "value", "index_element_type": "i64", "stable": True}
-    return b.emit_all("topk", x, b.scalar(number, "int"), axis=axis, **settings)
+    return b.emit_all("topk", x, number, axis=axis, **settings)
 
 
 def _cumsum(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:

@@ -37,8 +37,8 @@ class Hindrance:
 Ways = dict[str, Hindrance | None]
 
 
-def ways(graph: Graph, tokens: str, *, encoder: bool) -> Ways:
-    """What hinders each way of running a flat incremental graph; None where nothing does."""
+def ways(graph: Graph, tokens: str, encoder: Graph | None = None) -> Ways:
+    """What hinders each way of running a flat incremental graph and its encoder; None where nothing does."""
     stateful = _no_text_to_text(graph, tokens, encoder)
     return {STATEFUL_WAY: stateful, PAGED_WAY: stateful or _not_paged(graph)}
 
@@ -68,12 +68,11 @@ def is_paged(model: openvino.Model) -> bool:
     return "PagedAttentionExtension" in kinds and not kinds & {"ScaledDotProductAttention", "ReadValue"}
 
 
-def _no_text_to_text(graph: Graph, tokens: str, encoder: bool) -> Hindrance | None:
-    if encoder:
-        return Hindrance("it has no generator for models with an encoder")
-    for node in map(graph.node, graph.inputs):
+def _no_text_to_text(graph: Graph, tokens: str, encoder: Graph | None) -> Hindrance | None:
+    inputs = [region.node(place) for region in (encoder, graph) if region is not None for place in region.inputs]
+    for node in inputs:
         if node.attributes["name"] not in (tokens, MASK, POSITIONS):
-            return Hindrance(f"it gives a model nothing but tokens, and not `{node.attributes['name']}`", node)
+            return Hindrance(f"it gives a model tokens and nothing else, and not `{node.attributes['name']}`", node)
     (_, value), *others = graph.outputs
     if others or graph.type(value).dtype != "float" or len(graph.type(value).dims) != 3:
         return Hindrance("it takes one output from a model, [batch, seq, vocab]", graph.node(value))

@@ -62,7 +62,7 @@ def scan(b: Builder, a: Attributes, *operands: Tensor) -> tuple[openvino.Output,
         here: Operand = entries[-1].output(0)
         if not is_state:
             here = inner.emit("squeeze", here, inner.ints(a.axis))
-        given[Value(place)] = Tensor(here, type_)  # type: ignore[arg-type]
+        given[Value(place)] = Tensor(here, type_)
     found = lower(inner, given=given)
     results = []
     for number, (_, value) in enumerate(body.outputs):

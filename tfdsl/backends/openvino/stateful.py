@@ -22,8 +22,8 @@ from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.states import state_type
 
-# Variables of 64 bits are refused by the CPU plugin, which computes whole numbers in 32 anyway.
-_KEPT_AS = {"float": "f32", "int": "i32", "bool": "boolean"}
+# Variables of 64 bits are refused by the CPU plugin, which computes whole numbers in 32 anyway; booleans are not forgotten.
+_KEPT_AS = {"float": "f32", "int": "i32", "bool": "i32"}
 ROWS = "beam_idx"  # as pipelines call it
 _END = 2**63 - 1  # a Slice that stops here stops where its axis does
 
@@ -126,16 +126,20 @@ def before(b: Builder, node: Node) -> openvino.Output:
         first[axis] = a.fill
     with b.within(a.path):
         zero = b.emit("convert", b.scalar(0, "float"), destination_type=_KEPT_AS[type_.dtype])
-        initial = b.emit("broadcast", zero, _begun(b, first))
+        if 0 in first:
+            initial = _nothing(b, zero, first)
+        else:
+            initial = b.emit("broadcast", zero, sizes.shape(b, first))
         read = b.read(a.path, initial, [dim if isinstance(dim, int) else -1 for dim in type_.dims])
         return b.emit("gather", read, _rows(b, type_), b.scalar(0, "int"))
 
 
-def begin(b: Builder, batch: Size) -> None:
-    """Add the input that says which rows of the last call the rows of this one, `batch` of them, go on from.
+def begin(b: Builder) -> None:
+    """Add the input that says which rows of the last call the rows of this one go on from.
 
-    Sizes that no input tells are those of states.
+    As many as the first axis of the model's inputs has. Sizes that no input tells are those of states.
     """
+    batch = b.graph.node(b.graph.inputs[0]).type.dims[0]
     parameter = opset16.parameter(openvino.PartialShape([-1]), openvino.Type.i32)
     parameter.set_friendly_name(ROWS)
     parameter.output(0).get_tensor().set_names({ROWS})
@@ -153,16 +157,16 @@ def _length(node: Node, b: Builder) -> openvino.Output:
     return b.emit("gather", b.emit("shape_of", before(b, node)), axis, b.scalar(0, "int"))
 
 
-def _begun(b: Builder, dims: Sequence[Size]) -> openvino.Output:
-    """A shape with zeros in it as a vector that is not known before run time.
+def _nothing(b: Builder, zero: Operand, dims: Sequence[Size]) -> openvino.Output:
+    """No positions: a slice, to an end that only run time knows, of as many as only run time knows.
 
-    The CPU plugin takes a variable that is known to begin with nothing for one that stays so.
+    The CPU plugin takes a variable that is known to begin with nothing, or with little, for one that stays so, and does
+    not forget one whose beginning is made by broadcasting.
     """
-    if 0 not in dims:
-        return sizes.shape(b, dims)
     known = next(dim for dim in dims if not isinstance(dim, int))
-    nothing = b.emit("subtract", sizes.size(b, known), sizes.size(b, known))
-    return b.emit("concat", *(nothing if dim == 0 else sizes.size(b, dim) for dim in dims), axis=0)
+    some = b.emit("broadcast", zero, sizes.shape(b, [known if dim == 0 else dim for dim in dims]))
+    none = b.emit("subtract", sizes.size(b, known), sizes.size(b, known))
+    return b.emit("slice", some, b.ints(0), none, b.ints(1), b.ints(dims.index(0)))
 
 
 def _rows(b: Builder, type_: Type) -> Operand:
@@ -180,11 +184,11 @@ def _order(b: Builder, positions: Size, relation: str) -> openvino.Output:
 
 def _kept(b: Builder, x: Tensor) -> Operand:
     """A tensor in the element type that its variable has."""
-    return b.emit("convert", x, destination_type="i32") if x.type.dtype == "int" else x
+    return x if x.type.dtype == "float" else b.emit("convert", x, destination_type=_KEPT_AS[x.type.dtype])
 
 
 def _restored(b: Builder, x: Operand, dtype: str) -> Operand:
-    return b.emit("convert", x, destination_type="i64") if dtype == "int" else x
+    return x if dtype == "float" else b.emit("convert", x, destination_type={"int": "i64", "bool": "boolean"}[dtype])
 
 
 STATEFUL_LOWERINGS: dict[str, Callable[..., Any]] = {

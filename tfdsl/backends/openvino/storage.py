@@ -17,13 +17,13 @@ import numpy.typing as npt
 import openvino
 from openvino.passes import Manager, Serialize
 
-from tfdsl.backends.openvino.builder import Stored
+from tfdsl.backends.openvino.builder import CONVERTED, Stored
 from tfdsl.backends.openvino.linked import link_to, spell_out
 from tfdsl.files import atomic_file
 from tfdsl.weights.content import Content
 from tfdsl.weights.source import source_of
 from tfdsl.weights.storing import Storing
-from tfdsl.weights.writing import append
+from tfdsl.weights.writing import append, require_room
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,11 @@ _INPUT = re.compile(
     r'<layer id="(\d+)" name="([^"]*)" type="Parameter" version="opset1">\s*'
     r'<data shape="([^"]*)" element_type="([^"]*)" />(\s*<output>\s*<port id="0" precision="[^"]*")(?: names="[^"]*")?'
 )
+
+_CONVERT = re.compile(
+    r'<layer id="\d+" name="([^"]*)" type="Convert" version="opset1">\s*<data destination_type="f32" />'
+)
+_MARK = '\n\t\t\t<rt_info>\n\t\t\t\t<attribute name="decompression" version="0" />\n\t\t\t</rt_info>'
 
 
 def write(
@@ -63,8 +68,10 @@ def write(
     places = {}
     # The weights are in place before the file that reads them.
     with atomic_file(path) as xml, atomic_file(data) as binary:
-        advance = storing.meter(sum(content.count for content in contents.values()))
-        with open(binary, "wb", buffering=0) as file:
+        total = sum(content.count for content in contents.values())
+        require_room(data.parent, total)
+        advance = storing.meter(total)
+        with open(binary, "wb") as file:
             file.write(small)
             for name, content in contents.items():
                 places[name] = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
@@ -97,4 +104,7 @@ def _with_places(text: str, contents: Mapping[str, Content], places: Mapping[str
             f'size="{contents[name].count}" />{port}'
         )
 
-    return _INPUT.sub(constant, text)
+    text = _INPUT.sub(constant, text)
+    # A runtime keeps weights short in memory whose conversion is marked.
+    converted = {f"{name}/{CONVERTED}" for name in contents}
+    return _CONVERT.sub(lambda found: found[0] + _MARK if found[1] in converted else found[0], text)

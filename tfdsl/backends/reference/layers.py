@@ -81,9 +81,10 @@ def conv1d(a: Attributes, x: Array, weight: Array, bias: Array | None) -> Array:
 
 def conv2d(a: Attributes, x: Array, weight: Array, bias: Array | None) -> Array:
     """Convolution of x [batch, channels, height, width] with weight [out, channels / groups, rows, columns]."""
-    (top, left), (down, right) = pair(a.padding), pair(a.stride)
+    (top, left), (down, right), apart = pair(a.padding), pair(a.stride), pair(a.dilation)
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
-    windows = sliding_window_view(padded, weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]
+    span = [step * (size - 1) + 1 for step, size in zip(apart, weight.shape[2:], strict=True)]
+    windows = sliding_window_view(padded, span, axis=(2, 3))[:, :, ::down, ::right, :: apart[0], :: apart[1]]
     batch, channels, height, width = windows.shape[:4]
     grouped = windows.reshape(batch, a.groups, channels // a.groups, height, width, *weight.shape[2:])
     kernels = weight.reshape(a.groups, a.out // a.groups, *weight.shape[1:])

@@ -97,20 +97,21 @@ def linear_attend(
     heads = max(q.shape[1], k.shape[1], v.shape[1])
     q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
     decay = None if decay is None else decay.expand(q.shape[:3])
-    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
+    wide = torch.promote_types(q.dtype, torch.float32)  # a long sum does not fit into half precision
+    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3], dtype=wide)
     parts = []
     for start in range(0, q.shape[2], chunk):
         q_, k_, v_ = (x[:, :, start : start + chunk] for x in (q, k, v))
         scores = (q_ @ k_.transpose(-1, -2)).tril()
         if decay is None:
-            parts.append(scores @ v_ + q_ @ state)
+            parts.append(scores @ v_ + (q_.to(wide) @ state).to(q.dtype))
             state = state + k_.transpose(-1, -2) @ v_
             continue
         steps = decay[:, :, start : start + chunk]
         between = steps[..., None].expand(*steps.shape, steps.shape[-1]).tril(-1)
         between = between.cumsum(dim=-2).exp().to(q.dtype)
         before = steps.cumsum(dim=-1).exp().to(q.dtype)[..., None]
-        parts.append((scores * between) @ v_ + (q_ * before) @ state)
+        parts.append((scores * between) @ v_ + ((q_ * before).to(wide) @ state).to(q.dtype))
         state = state * before[:, :, -1:] + (k_ * between[:, :, -1, :, None]).transpose(-1, -2) @ v_
     return torch.cat(parts, dim=2)
 ''',
@@ -124,7 +125,8 @@ def gated_linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, chunk: i
     heads = max(q.shape[1], k.shape[1], v.shape[1])
     q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
     decay = decay.expand(q.shape)
-    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
+    wide = torch.promote_types(q.dtype, torch.float32)  # a long sum does not fit into half precision
+    state = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3], dtype=wide)
     parts = []
     for start in range(0, q.shape[2], chunk):
         q_, k_, v_, steps = (x[:, :, start : start + chunk] for x in (q, k, v, decay))
@@ -132,7 +134,7 @@ def gated_linear_attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, chunk: i
         between = between.cumsum(dim=-2).exp().to(q.dtype)
         before = steps.cumsum(dim=-2).exp().to(q.dtype)
         scores = torch.einsum("bhid,bhjd,bhdij->bhij", q_, k_, between).tril()
-        parts.append(scores @ v_ + (q_ * before) @ state)
+        parts.append(scores @ v_ + ((q_ * before).to(wide) @ state).to(q.dtype))
         state = state * before[:, :, -1, :, None] + (k_.mT * between[:, :, :, -1]) @ v_
     return torch.cat(parts, dim=2)
 ''',

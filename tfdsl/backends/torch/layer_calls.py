@@ -91,8 +91,9 @@ class Maker:
             return None
         below = weight.attributes["path"][len(self.unit.path) :].removeprefix(".")
         for each in reversed(declaration.body):
-            pattern = each.pattern.value.removesuffix("?") if isinstance(each, syntax.Initialize) else None
-            if pattern is not None and compile_pattern(pattern).match(below):
+            if not isinstance(each, syntax.Initialize):
+                continue
+            if compile_pattern(each.pattern.value.removesuffix("?")).match(below):
                 return self.spelled(number_of(each.value), initializer.arguments[0])
         return None
 

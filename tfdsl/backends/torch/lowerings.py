@@ -132,7 +132,7 @@ def _where(s: Site) -> Code:
 
 def _top_k(s: Site) -> Code:
     axis = "" if s.a.axis == len(s.type().dims) - 1 else f", dim={s.a.axis}"
-    return Code(f"{s.atom()}.topk({s.setting('k')}{axis})")
+    return Code(f"{s.atom()}.topk({s.size(s.a.k, 'k')}{axis})")
 
 
 def _one_hot(s: Site) -> Code:

@@ -71,9 +71,10 @@ class RunningAttention(nn.Module):
             decay = decay.expand(q.shape) if decay.dim() == 4 else decay.expand(q.shape[:3])[..., None]
             before = decay.cumsum(dim=2).exp().to(q.dtype)
             k = k * (decay.flip(2).cumsum(dim=2).flip(2) - decay).exp().to(q.dtype)
-        state = k.transpose(-1, -2) @ v
+        wide = torch.promote_types(q.dtype, torch.float32)  # a long sum does not fit half precision
+        state = (k.transpose(-1, -2) @ v).to(wide)
         if self.state is not None:
-            y = y + (q * before) @ self.state
+            y = y + ((q * before).to(wide) @ self.state).to(q.dtype)
             state = state + self.state * before[:, :, -1, :, None]
         self.state = state
         return y

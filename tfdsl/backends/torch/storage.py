@@ -16,7 +16,7 @@ from tfdsl.weights.files import WeightFile, contents
 from tfdsl.weights.linking import check_linked, hard_link
 from tfdsl.weights.source import source_of
 from tfdsl.weights.storing import Storing
-from tfdsl.weights.writing import write_contents
+from tfdsl.weights.writing import require_room, write_contents
 
 
 def write(path: Path, graph: Graph, weights: Mapping[str, Any], storing: Storing | None = None) -> None:
@@ -35,13 +35,15 @@ def write(path: Path, graph: Graph, weights: Mapping[str, Any], storing: Storing
         _link(path, found, storing)
         return
     with atomic_file(path) as temporary:
-        write_contents(temporary, found, storing.meter(sum(content.count for content in found.values())))
+        total = sum(content.count for content in found.values())
+        require_room(path.parent, total)
+        write_contents(temporary, found, storing.meter(total))
 
 
 def _link(path: Path, found: Mapping[str, Content], storing: Storing) -> None:
     """Give the file that has all tensors under these names, and no others, another name."""
     places = {name: content.place for name, content in found.items()}
-    storing.linked = check_linked(found.values(), (found[name] for name, place in places.items() if place))
+    storing.linked += check_linked(found.values(), (found[name] for name, place in places.items() if place))
     file = next(place.file for place in places.values() if place)
     there = WeightFile(file, contents(file))
     if there.entries.keys() != found.keys() or any(places[name] != there.place(name) for name in found):

@@ -13,6 +13,8 @@ from tfdsl.ir.graph import Frame, Graph, Type, Value
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label
 
+_MAY_CHANGE = "only a loop whose turns read its index, `repeat NAME[n] as i`, may change shapes"
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -215,9 +217,7 @@ def _turn(
     return region
 
 
-def _carry(
-    body: Body, inside: Body, name: str, before: Type, statement: syntax.Repeat, changing: bool
-) -> Tensor:
+def _carry(body: Body, inside: Body, name: str, before: Type, statement: syntax.Repeat, changing: bool) -> Tensor:
     """What a name is at the end of a turn; of the type that it had, or of another shape where turns may differ."""
     after = inside.lookup(name)
     span = next(n.span for s in reversed(statement.body) for n in reversed(binders(s)) if n.text == name)
@@ -231,7 +231,7 @@ def _carry(
             span,
             note=f"here it is {after.type}",
             others=(Label(first, f"before the loop it is {before}"),) if first else (),
-            help="" if after.type.dtype != before.dtype else "only a loop whose turns read its index, `repeat NAME[n] as i`, may change shapes",
+            help="" if after.type.dtype != before.dtype else _MAY_CHANGE,
         )
     return after
 

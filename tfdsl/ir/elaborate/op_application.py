@@ -41,6 +41,8 @@ def apply_op(
         from tfdsl.ir.elaborate.scanning import apply_scan
 
         return apply_scan(body, op, given, place, positional, tree)
+    if op.name in _REDUCTIONS and "axis" in given and isinstance(given["axis"].value, tuple):
+        return _reduce_axes(body, op, given, place, name, positional, tree)
     operands, spans, given = _operands(body, op, given, positional, span)
     filled = settings.read(body, op, given, operands, span)
     mask = filled.get("mask")
@@ -54,6 +56,34 @@ def apply_op(
     settings.constrain(body, op, operands, filled, span)
     places = {key: each.span for key, each in given.items()}
     return make_node(body, op.name, operands, filled, span, spans, name=name, spelled=spelled, settings=places)
+
+
+_REDUCTIONS = ("sum", "mean", "max", "min")
+
+
+def _reduce_axes(
+    body: Body,
+    op: Op,
+    given: Mapping[str, Given],
+    place: Place,
+    name: str,
+    positional: list[Given],
+    tree: syntax.Call,
+) -> Any:
+    """`sum(x, axis=[1, 2])`: one axis after another, the last first, so that the others keep their numbers."""
+    listed = given["axis"]
+    if len(positional) != 1:
+        raise _wrong_count(op, op.data, positional, tree.span)
+    rank = len(as_tensor(body, positional[0].value, positional[0].span).type.dims)
+    axes = [settings.axis(replace(listed, value=each), rank) for each in listed.value]
+    if not axes or len(set(axes)) < len(axes):
+        what = "names an axis twice" if axes else "names no axis"
+        raise Fault("T304", f"`axis` {what}", listed.span)
+    for axis in sorted(axes, reverse=True):
+        one = {**given, "axis": Given(axis, None, None, listed.span)}
+        made = apply_op(body, op, one, place, name, positional, tree)
+        positional = [Given(made, None, None, tree.span)]
+    return made
 
 
 def _apply_weight(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfdsl.ir.elaborate import attributes as settings
 from tfdsl.ir.elaborate.body import Body, new_graph
 from tfdsl.ir.elaborate.expressions import as_tensor
 from tfdsl.ir.elaborate.values import Fault, Given, Instance, Layer, Place, Region, Results, Tensor, kind_of
@@ -68,14 +69,7 @@ def _scanned(body: Body, op: Op, positional: list[Given], span: Span) -> tuple[l
 
 def _axis(given: Given | None, scanned: list[Tensor], spans: list[Span]) -> int:
     """The axis to go along, counted from the first; all tensors must have it, and be of one length."""
-    axis = given.value if given is not None else 1
-    at = given.span if given is not None else spans[0]
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise Fault("T301", f"`axis` is a whole number, not {kind_of(axis)}", at)
-    rank = len(scanned[0].type.dims)
-    if not -rank <= axis < rank:
-        raise Fault("T404", f"axis {axis} is outside {scanned[0].type}", at)
-    axis %= rank
+    axis = settings.axis(given or Given(1, None, None, spans[0]), len(scanned[0].type.dims))
     length = scanned[0].type.dims[axis]
     for each, span in zip(scanned, spans, strict=True):
         if axis >= len(each.type.dims) or each.type.dims[axis] != length:
@@ -125,9 +119,7 @@ def _elaborate_step(
     )
     home, own = (layer.place, layer.layer) if isinstance(layer, Instance) else (place, layer)
     names = _names(own, len(slices) + len(states))
-    entered = [
-        region.add_input(name, each.type) for name, each in zip(names[len(slices) :], states, strict=True)
-    ]
+    entered = [region.add_input(name, each.type) for name, each in zip(names[len(slices) :], states, strict=True)]
     here = [region.add_input(name, each) for name, each in zip(names, slices, strict=False)]
     result = apply(inside, own, home, own.label, [Given(x, None, inside, given.span) for x in (*here, *entered)], tree)
     found = list(result.tensors) if isinstance(result, Results) else [as_tensor(inside, result, given.span)]

@@ -67,7 +67,7 @@ def decoded_axis(graph: Graph) -> Dim:
 
 
 def _prepared(graph: Graph) -> Graph:
-    """The graph of the first output, without what is for training, with masks that go by the number of a position as ordinary nodes."""
+    """The graph of the first output without what is for training; masks by the number of a position are ordinary nodes."""
     graph = lower_masks(graph, lambda _graph, _node, part: not any(t.kind in _ABSOLUTE for t in masks.terms(part)))
     for region in graph.regions():
         region.penalties = []
