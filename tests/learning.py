@@ -33,7 +33,7 @@ def load(file: str, model: str, inputs: tuple[str, ...] = (), **sizes: Any) -> n
 
 
 def train(model: nn.Module, loss_of: Loss, steps: int, rate: float, seed: int = 0) -> list[float]:
-    """AdamW with a linear warm-up (a tenth of the steps), half a cosine down to zero and clipped gradients; the loss of each step.
+    """AdamW, a warm-up over a tenth of the steps, half a cosine down to zero, clipped gradients; the loss of each step.
 
     `loss_of` draws a batch from the generator and gives the loss on it; `seed` is for batches and dropout.
     """
@@ -95,9 +95,9 @@ def next_byte_loss(model: nn.Module, tokens: Array) -> Tensor:
     return F.cross_entropy(model(given[:, :-1]).flatten(0, 1), given[:, 1:].flatten())
 
 
-def hidden_places(tokens: Array, whole_words: bool, generator: np.random.Generator) -> Array:
-    """Which of the bytes [batch, seq] are hidden: 15 % of them, or all bytes of 15 % of the words."""
-    chosen = generator.random(tokens.shape) < 0.15
+def hidden_places(tokens: Array, share: float, whole_words: bool, generator: np.random.Generator) -> Array:
+    """Which of the bytes [batch, seq] are hidden: a share of them, or all bytes of a share of the words."""
+    chosen = generator.random(tokens.shape) < share
     if not whole_words:
         return chosen
     in_word = WORD[tokens]
@@ -106,9 +106,8 @@ def hidden_places(tokens: Array, whole_words: bool, generator: np.random.Generat
     return np.take_along_axis(chosen, np.cumsum(~goes_on, axis=1) - 1, axis=1)
 
 
-def hidden_byte_loss(model: nn.Module, tokens: Array, whole_words: bool, generator: np.random.Generator) -> Tensor:
+def hidden_byte_loss(model: nn.Module, tokens: Array, hidden: Array) -> Tensor:
     """Cross-entropy of the hidden bytes given all others, in nats."""
-    hidden = hidden_places(tokens, whole_words, generator)
     logits = model(torch.from_numpy(np.where(hidden, MASK, tokens)))
     return F.cross_entropy(logits[torch.from_numpy(hidden)], torch.from_numpy(tokens[hidden]))
 

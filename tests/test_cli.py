@@ -160,6 +160,13 @@ def test_show_tells_where_values_come_from() -> None:
     assert "seq <= 1024 the sequence is longer than the position table" in lines
 
 
+def test_show_cuts_what_is_long() -> None:
+    """The layer with two lists of 48 numbers is told by its beginning."""
+    shown = run("show", f"{SPECS / 'phi3.tfm'}:Phi3_Mini_128k").stdout
+    line = next(line for line in shown.splitlines() if line.startswith("  rotary"))
+    assert "rope_long(" in line and "..." in line and "64.76" not in line
+
+
 def test_show_of_a_model_with_an_optional_input() -> None:
     bert = str(SPECS / "bert.tfm")
     assert "keep" not in run("show", f"{bert}:Bert").stdout.partition("weights:")[0]

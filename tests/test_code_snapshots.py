@@ -68,6 +68,13 @@ AHEAD = """model Ahead(tokens: int[batch, seq]) -> logits: [batch, seq, 16] {
   return project(y, table.weight)
 }
 """
+CAPPED = """model Capped(tokens: int[batch, seq]) -> logits: [batch, seq, 16] {
+  x = embedding(tokens, size=16, dim=8) as table
+  q = rearrange(x, "b s d -> b 1 s d")
+  y = attend(q, q + 1, q, mask=causal, softcap=30) as look |> rearrange("b 1 s d -> b s d")
+  return linear(y, out=16) as head
+}
+"""
 FAR = 'model Far(x: [batch, seq]) -> [batch, seq] {\n  require seq > 100_000, "it is for long inputs"\n  return x\n}\n'
 
 
@@ -167,6 +174,7 @@ CASES: dict[str, Callable[[], object]] = {
     "T723": lambda: load().report(seq=9),
     "T731": lambda: load().draw("model.jpg"),
     "T734": lambda: load().draw("model.dot", depth=0),
+    "T735": lambda: load(CAPPED).build("openvino", "out", seed=0, cache=True, pipeline="paged"),
     "T741": lambda: logits_of(Graph("Silent")),
     "T742": lambda: read_manifest(Path()),
     "T743": _cut_short,
@@ -229,6 +237,13 @@ def test_no_other_name_for_a_file(golden: Callable[[str, str], None], monkeypatc
     monkeypatch.setattr(os, "link", elsewhere)
     file = _saved("weights.safetensors", small_weights())
     check("T718", lambda: load().build("onnx", "out", weights=file, link=True), golden)
+
+
+def test_no_converter(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfdsl.backends.openvino.tokenizers.NEEDED", ("a_converter",))
+    Path("tokenizer.json").write_text('{"added_tokens": [{"id": 2, "content": "</s>"}]}')
+    settings = {"seed": 0, "cache": True, "pipeline": "stateful", "tokenizer": Path()}
+    check("T736", lambda: load().build("openvino", "out", **settings), golden)
 
 
 def test_no_graphviz(golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:

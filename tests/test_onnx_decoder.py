@@ -155,7 +155,7 @@ def test_rows_padded_on_the_left_are_as_alone(name: str, profile: str, tmp_path:
         done += count
 
 
-@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Odd", "LinearTransformer", "Retentive"])
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Odd", "LinearTransformer"])
 def test_portable_models_run_on_another_runtime(name: str, tmp_path: Path) -> None:
     from onnx.reference import ReferenceEvaluator
 
@@ -303,6 +303,17 @@ def test_the_generator_pads_rows(name: str, tmp_path: Path) -> None:
     found = generated(case.folder, rows, 5 + 12)
     for row, prompt in zip(found, rows, strict=True):
         assert row == case.greedy(prompt, len(row), end=0) and (len(row) == len(prompt) + 12 or row[-1] == 0)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Qwen3"])
+def test_the_last_position_is_the_last_real_one(name: str, tmp_path: Path) -> None:
+    case = Case(name, tmp_path, "ort")
+    mask = np.ones((3, LENGTH), np.int64)
+    for row, length in enumerate((LENGTH, 3, 7)):
+        mask[row, length:] = 0
+    found = case.step(case.tokens, mask)
+    expected = [case.whole[row, length - 1] for row, length in enumerate((LENGTH, 3, 7))]
+    assert_close(found[:, 0], np.array(expected), case.whole)
 
 
 def test_the_configuration_uses_all_cores_and_shares_buffers(tmp_path: Path) -> None:

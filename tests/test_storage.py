@@ -254,7 +254,7 @@ def test_where_bytes_lie_is_known_through_a_mapping(tmp_path: Path) -> None:
     model = tfdsl.load(SPECS / "gpt2.tfm", **GPT2)
     model.export(tmp_path / "hub", weights=initial(model.graph, 0))
     opened = model._opened(tmp_path / "hub")
-    graph, stored = materialise(model.graph, opened)
+    _, stored = materialise(model.graph, opened)
     data = (tmp_path / "hub" / "model.safetensors").read_bytes()
     for path in stored:
         place = stored.place(path)

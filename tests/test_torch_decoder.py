@@ -17,8 +17,6 @@ from tfdsl.backends.torch.decoder import TorchSession, build_decoder, decoder_gr
 from tfdsl.ir.graph import Graph
 from tfdsl.ir.graph import weights as weights_of
 from tfdsl.language.diagnostics import SpecError
-from tfdsl.passes.clean import clean
-from tfdsl.passes.incremental import incremental
 from tfdsl.weights import trial
 
 torch.set_num_threads(1)
@@ -120,4 +118,148 @@ def test_mechanisms(name: str, tmp_path: Path) -> None:
 def test_a_shared_layer_has_a_state_for_each_application(tmp_path: Path) -> None:
     path = tmp_path / "shared.tfm"
     path.write_text(ALBERT)
+    check(tfdsl.load(path).graph, tmp_path / "built", "last")
+
+
+# --- the source --------------------------------------------------------------------------------------------------------
+
+GOLDEN = {"GPT2": ("gpt2", None), "Llama3_8B": ("llama", "Llama3_8B"), "T5": ("t5", "T5")}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_emitted_source_of_decoders(name: str, golden: Any) -> None:
+    file, model = GOLDEN[name]
+    source = emit(decoder_graph(tfdsl.load(SPECS / f"{file}.tfm", model).graph))
+    assert "tfdsl" not in source
+    golden(f"torch/decoders/{name}.py", source)
+
+
+def small(name: str = "llama") -> tuple[Graph, Any, torch.nn.Module]:
+    """A graph with weights for it, and its decoder in memory."""
+    path, model, settings = MODELS[name]
+    graph = tfdsl.load(path, model, **settings).graph
+    weights = {path: np.asarray(each, np.float32) for path, each in trial(graph, 0).items()}
+    return graph, weights, make(decoder_graph(graph), weights).eval()
+
+
+def test_a_decoder_has_the_parameters_of_the_module_that_is_trained() -> None:
+    graph, weights, decoder = small()
+    trained = make(graph, weights)
+    state = decoder.state_dict()
+    assert {name: each.shape for name, each in trained.state_dict().items()} == {n: e.shape for n, e in state.items()}
+    tokens = torch.randint(0, 20, (2, 7))
+    decoder.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(decoder(tokens), trained(tokens)[:, -1:].detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_without_mask_and_positions_nothing_is_padding() -> None:
+    _, _, decoder = small("mistral")
+    tokens = torch.randint(0, 20, (2, 9))
+    whole = [decoder(part) for part in tokens.split((5, 1, 1, 2), dim=1)]
+    decoder.reset()
+    for start, stop, found in zip((0, 5, 6, 7), (5, 6, 7, 9), whole, strict=True):
+        positions = torch.arange(start, stop).expand(2, -1)
+        torch.testing.assert_close(decoder(tokens[:, start:stop], torch.ones(2, stop).long(), positions), found)
+
+
+def test_without_padding_a_token_needs_no_mask() -> None:
+    _, _, decoder = small()
+    made: list[Any] = []
+    source = inspect_globals(decoder)
+    plain = source["cached_mask"]
+    source["cached_mask"] = lambda *given, **settings: made.append(plain(*given, **settings)) or made[-1]
+    tokens = torch.randint(0, 20, (1, 6))
+    decoder(tokens)
+    decoder(tokens[:, :1])
+    decoder(tokens[:, :2])
+    decoder(tokens[:, :1], torch.tensor([[0] + [1] * 9]))
+    assert [each is None for each in made] == [True, True, False, False]
+
+
+def inspect_globals(module: torch.nn.Module) -> dict[str, Any]:
+    """The names at the top of the source that a module was made from."""
+    return type(module).reset.__globals__  # type: ignore[no-any-return, attr-defined]
+
+
+def caches(decoder: torch.nn.Module) -> list[Any]:
+    return [each for each in decoder.modules() if type(each).__name__ == "Cache"]
+
+
+def test_buffers_grow_by_doubling_and_are_written_in_place() -> None:
+    _, _, decoder = small()
+    tokens = torch.randint(0, 20, (1, 64))
+    places = set()
+    for position in range(64):
+        decoder(tokens[:, position : position + 1])
+        places.add(caches(decoder)[0].buffer.data_ptr())
+    assert len(places) <= 8
+    assert caches(decoder)[0].buffer.shape[2] <= 128
+    decoder.reset()
+    assert all(each.buffer is None for each in caches(decoder)) and decoder.past == 0
+
+
+def test_a_window_keeps_no_more_than_it_needs() -> None:
+    _, _, decoder = small("mistral")  # a window of 3
+    for token in torch.randint(0, 20, (40,)):
+        decoder(token.reshape(1, 1))
+    assert max(each.buffer.shape[2] for each in caches(decoder)) <= 8
+
+
+def test_an_encoder_runs_once() -> None:
+    _, _, decoder = small("t5")
+    runs: list[int] = []
+    for name, module in decoder.named_modules():
+        if name in ("encoder.0.ffn", "decoder.0.cross.k"):
+            module.register_forward_hook(lambda *_: runs.append(1))
+    source, tokens = torch.randint(0, 20, (2, 5)), torch.randint(0, 20, (2, 3))
+    first = [decoder(source, part) for part in tokens.split(1, dim=1)]
+    assert len(runs) == 2
+    decoder.reset()
+    again = [decoder(source, part) for part in tokens.split(1, dim=1)]
+    assert len(runs) == 4
+    torch.testing.assert_close(first, again)
+
+
+def test_weights_by_columns_are_the_same_weights(tmp_path: Path) -> None:
+    _, weights, decoder = small()
+    tokens = torch.randint(0, 20, (2, 7))
+    before = decoder(tokens)
+    decoder.reset()
+    decoder.arrange()
+    torch.testing.assert_close(decoder(tokens), before)
+    for name, each in decoder.state_dict().items():
+        np.testing.assert_array_equal(each.numpy(), weights[name])
+
+
+def test_the_manifest_tells_what_goes_in_once(tmp_path: Path) -> None:
+    path, model, settings = MODELS["t5"]
+    session, _ = opened(tfdsl.load(path, model, **settings).graph, tmp_path / "built", "last")
+    manifest = session.manifest
+    assert (manifest.tokens, [*manifest.encoder_inputs]) == ("outputs", ["inputs"])
+    assert [*manifest.inputs] == ["outputs", "attention_mask", "position_ids"]
+
+
+def test_source_without_weights_is_built_and_does_not_run(tmp_path: Path) -> None:
+    path, model, settings = MODELS["llama"]
+    build_decoder(tfdsl.load(path, model, **settings).graph, None, tmp_path)
+    assert "class Llama(nn.Module)" in (tmp_path / "model.py").read_text()
+    with pytest.raises(SpecError, match="T711"):
+        decoder_session(tmp_path)
+
+
+def test_a_layer_cannot_be_called_like_what_a_decoder_has(tmp_path: Path) -> None:
+    path = tmp_path / "clash.tfm"
+    path.write_text(
+        "model Clash(tokens: int[batch, seq]) -> logits: [batch, seq, 8] {\n"
+        "  return embedding(tokens, size=8, dim=8) as past\n}\n"
+    )
+    graph = tfdsl.load(path).graph
+    assert "self.past = nn.Embedding" in emit(graph)
+    with pytest.raises(SpecError, match="T709.*attribute `past`"):
+        emit(decoder_graph(graph))
+
+
+def test_a_state_is_not_called_like_a_layer(tmp_path: Path) -> None:
+    path = tmp_path / "named.tfm"
+    path.write_text(ALBERT.replace("as o", "as key"))
     check(tfdsl.load(path).graph, tmp_path / "built", "last")

@@ -560,7 +560,11 @@ def check(found: Mapping[str, Any], wanted: Arrays, precision: float, keep: Any)
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_family_has_the_published_arithmetic(family: Family, tmp_path: Path) -> None:
-    """In float64 by the reference, and in float32 on every target."""
+    compare_family(family, tmp_path)
+
+
+def compare_family(family: Family, tmp_path: Path) -> None:
+    """Our model with the library's weights: in float64 by the reference, and in float32 on every target."""
     ours, named = family.inputs()
     model = published(family)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -92,11 +92,15 @@ def decoding_of(cache: bool, **settings: Any) -> Decoding | None:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: the paths of the files, and how many bytes of weights lie in a checkpoint that it refers to."""
+    """What a build wrote: the paths of the files, and how many bytes of weights lie in a checkpoint that it refers to.
+
+    `pipelines` says of each way that the runtime's own generator has of running a decoder why it cannot, or "".
+    """
 
     target: str
     files: tuple[Path, ...]
     linked: int = 0
+    pipelines: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -175,13 +179,14 @@ def _build_decoder(
     with atomic_directory(folder, last=FILE) as temporary:
         tokenizer = None if decoding.tokenizer is None else copy_tokenizer(decoding.tokenizer, temporary)
         backend.build_decoder(graph, values, temporary, tokenizer=tokenizer, storing=storing, **decoding.options())
+        manifest = read_manifest(temporary)
         if tokenizer is not None:
-            manifest = read_manifest(temporary)
-            told = {"tokenizer": tokenizer.kind, "eos": tokenizer.eos, "start": tokenizer.start}
+            told: dict[str, Any] = {"tokenizer": tokenizer.kind, "eos": tokenizer.eos, "start": tokenizer.start}
             write_manifest(temporary, replace(manifest, **told))
         names = sorted(str(each.relative_to(temporary)) for each in temporary.rglob("*") if each.is_file())
     names.sort(key=lambda name: name != FILE)
-    return Built(target, tuple(folder / name for name in names), storing.linked if storing else 0)
+    linked = storing.linked if storing else 0
+    return Built(target, tuple(folder / name for name in names), linked, manifest.pipelines)
 
 
 def find_target(name: str) -> Target:

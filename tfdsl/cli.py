@@ -285,6 +285,8 @@ def build(
         built = model.build(target, output, weights=weights, seed=seed, report=report, **options)
     for path in built.files:
         click.echo(path)
+    for pipeline, why in built.pipelines.items():
+        say(f"pipeline `{pipeline}`: no, {why}" if why else f"pipeline `{pipeline}`: yes")
     if link:
         say(f"{built.linked:,} bytes of weights stay in {weights}, and were not copied")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from tfdsl.ir.graph import Graph, weights
 from tfdsl.language.diagnostics import Span
 from tfdsl.model import Model
 
+LONGEST = 120  # characters of a value
 Box = tuple[tuple[int, ...], ...]
 
 
@@ -41,14 +44,19 @@ def _at(span: Span | None) -> str:
 def _spell(value: Any, span: Span | None) -> str:
     """A value as the language writes it; a layer or a mask as it was written."""
     if isinstance(value, (Layer, Instance, MaskValue)) and span is not None:
-        return " ".join(span.text.split())
+        return _cut(re.sub(r"([(\[])\s+", r"\1", span.text))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, tuple):
-        return f"[{', '.join(_spell(item, span) for item in value)}]"
+        return _cut(f"[{', '.join(_spell(item, span) for item in value)}]")
     return "none" if value is None else f"{value:_}" if isinstance(value, int) else str(value)
+
+
+def _cut(text: str) -> str:
+    """A text on one line; of a long one its beginning."""
+    return textwrap.shorten(text, LONGEST, placeholder=" ...")
 
 
 def _inputs(graph: Graph) -> Iterable[tuple[str, Any]]:

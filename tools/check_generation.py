@@ -43,14 +43,16 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
-    failures = 0
+    failures = refused = 0
     for place, family in enumerate(families()):
         if wanted(family.model, arguments.models):
-            failures += check(place, family, arguments.new)
+            outcomes = check(place, family, arguments.new)
+            refused += sum(said.startswith("refused") for said in outcomes)
+            failures += sum(not said.startswith(("equal", "refused")) for said in outcomes)
     for file, settings in OWN.items():
         if wanted(file, arguments.models):
             failures += check_own(file, settings)
-    print(f"{failures} differ" if failures else "all equal")
+    print(f"{failures} differ" if failures else "all equal", f"({refused} refused)" if refused else "")
     return 1 if failures else 0
 
 
@@ -59,8 +61,8 @@ def wanted(name: str, parts: list[str]) -> bool:
     return not parts or any(part.lower() in name.lower() for part in parts)
 
 
-def check(place: int, family: Family, new: int) -> int:
-    """Compare the forms of one model; how many differ."""
+def check(place: int, family: Family, new: int) -> list[str]:
+    """Compare the forms of one model; what is said of each."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="generation-") as folder:
         peer = Peer(family, Path(folder))
@@ -68,7 +70,7 @@ def check(place: int, family: Family, new: int) -> int:
         outcomes = [outcome(peer, form, expected, new) for form in FORMS]
     shown = "  ".join(f"{form}: {said}" for form, said in zip(FORMS, outcomes, strict=True))
     print(f"{place:2} {family.model:18} {shown}  ({time.perf_counter() - begun:.0f} s)", flush=True)
-    return sum(not said.startswith(("equal", "refused")) for said in outcomes)
+    return outcomes
 
 
 def outcome(peer: Peer, form: str, expected: list[list[int]], new: int) -> str:

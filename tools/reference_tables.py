@@ -13,7 +13,7 @@ from pathlib import Path
 from tfdsl.checkpoints.weight_rules import CHANGES
 from tfdsl.ir import masks
 from tfdsl.ir.elaborate.arithmetic import LARGEST
-from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, MOST_STEPS, MOST_TURNS
+from tfdsl.ir.elaborate.body import DEEPEST_BLOCKS, MOST_EXPERTS, MOST_STEPS, MOST_TURNS
 from tfdsl.ir.elaborate.expressions import MOST_ITEMS
 from tfdsl.ir.elaborate.functions import INITIALIZERS, NUMBERS
 from tfdsl.ir.elaborate.nodes import LARGEST_AXIS
@@ -164,7 +164,8 @@ def limits() -> str:
         ("variants of variants", f"{MOST_EXTENDS:,} deep"),
         ("blocks in blocks", f"{DEEPEST_BLOCKS:,} deep"),
         ("expressions in expressions", f"{DEEPEST:,} deep"),
-        ("turns of a loop", f"{MOST_TURNS:,}"),
+        ("turns of a loop, times those of the loops around it", f"{MOST_TURNS:,}"),
+        ("experts, those of all layers together", f"{MOST_EXPERTS:,}"),
         ("steps to read a model", f"{MOST_STEPS:,}"),
         ("whole numbers", f"{LARGEST:,}"),
         ("lists", f"{MOST_ITEMS:,} items"),

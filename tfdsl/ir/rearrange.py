@@ -125,7 +125,7 @@ def _check_names(left: list[str], right: list[str], sizes: Mapping[str, Size], p
         shown = "..." if name.startswith(".") else name
         raise ShapeError(
             f"`{shown}` stands on one side only of `{pattern}`",
-            help="to drop or repeat an axis, use select, mean or expand",
+            help="an axis is dropped by select or a mean; one that is new on the right is given its size, and repeated",
             code="T406",
         )
     for name in sizes:
@@ -164,7 +164,7 @@ def parse_einsum(pattern: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str, 
 
 def _flat(group: Group) -> str:
     if len(group) != 1 or group[0] == "...":
-        raise ShapeError("an einsum pattern is of plain names: no groups, no `1`, no `...`", code="T406")
+        raise ShapeError("an einsum pattern is of names: no groups and no `1`", code="T406")
     return group[0]
 
 

@@ -180,9 +180,9 @@ _VALUES = {
     ),
     "T306": Code(
         "a number that must be known, small and whole",
-        "The turns of a loop (10,000 at most, nested ones multiplied) and the arguments of functions of "
-        "numbers are known when the spec is read. Sizes of inputs, as `batch`, are known at run time "
-        "only: make it a parameter.",
+        "The turns of a loop (10,000 at most, nested ones multiplied), the number of experts (100,000) and the "
+        "arguments of functions of numbers are known when the spec is read. Sizes of inputs, as `batch`, are "
+        "known at run time only: make it a parameter.",
         "repeat h[10 ** 9] { x = relu(x) }",
     ),
     "T307": Code(
@@ -559,6 +559,18 @@ _TARGETS = {
     "T734": Code(
         "a drawing of no depth",
         "The depth is how many levels of blocks a drawing opens: 1 or more.",
+    ),
+    "T735": Code(
+        "a generator that cannot run the model",
+        "A build with a cache can be asked for a folder that a runtime's own generator opens (`--pipeline`). "
+        "Some models say what that generator has no word for: a mask or a bias that it would drop, a state that is "
+        "no cache of keys and values, inputs beside the tokens. Without the option they are built all the same, "
+        "and `decoder.json` says what can run them.",
+    ),
+    "T736": Code(
+        "a tokenizer that OpenVINO cannot take",
+        "openvino-genai needs the tokenizer as an OpenVINO model, which the packages `openvino_tokenizers` and "
+        "`transformers` make of its files, and they failed. Without `--tokenizer`, the folder takes tokens by number.",
     ),
     "T741": Code(
         "a model that chooses no tokens",

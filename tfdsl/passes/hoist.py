@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from tfdsl.ir.graph import Graph, Loop, Node, Value, changing, own_loops
+from tfdsl.ir.states import WITH_PATH
 from tfdsl.passes.regions import is_random
 from tfdsl.passes.report import Report
 
@@ -66,6 +67,8 @@ def _invariants(loop: Node, body: Graph) -> set[int]:
             same = body.inputs.index(node.id) >= first
         elif node.op == "weight":
             same = not own_loops(node.attributes["path"], [Loop(loop.attributes["path"], ())])
+        elif node.op in WITH_PATH:
+            same = False  # each turn has a state of its own
         else:
             same = not node.bodies and not is_random(node) and all(v is None or v.node in found for v in node.inputs)
         if same:

@@ -102,13 +102,11 @@ def build_decoder(
 
 def flat_decoder(graph: Graph, logits: str, ort: bool) -> Graph:
     """The graph of one call without loops, and with the masks that operators are told left as they are."""
-    if ort:
-        flat = unroll(incremental(graph, logits="all"))
-        if logits == "last":  # the operator for attention has a query for each new key
-            flat = last_position(flat, attention=False)
-    else:
-        flat = unroll(incremental(graph, logits=logits, windows="kept"))
-    return clean(lower_linear_attention(lower_masks(flat, stays if ort else never_stays)))[0]
+    looped = incremental(graph, logits="all", windows="masked" if ort else "kept")
+    looped = lower_linear_attention(lower_masks(looped, stays if ort else never_stays))
+    flat = unroll(clean(looped)[0])  # cleaned once for each body, and not for each turn; equal operators are made once
+    # The operator for attention of `ort` has a query for each new key.
+    return flat if logits == "all" else last_position(flat, attention=not ort)
 
 
 def _write_encoder(encoder: Graph, weights: Mapping[str, Array], path: Path, storing: Storing) -> None:

@@ -57,13 +57,21 @@ def _slice(b: Builder, a: Attributes, x: str) -> str:
     """As elsewhere; the last new position is each row's last real one, since `onnxruntime-genai` pads on the right."""
     assert isinstance(b, DecoderBuilder)
     dims = b.dims(x)
-    if b.ort and len(dims) == 3 and a.axis == 1 and a.stop is None and dims[1] == b.new and a.start == b.new - 1:
-        with b.within("/last"):
-            real = b.emit("Slice", MASK, sizes.size(b, b.total - b.new), b.ints(END), b.ints(1))
-            last = b.emit("ArgMax", real, axis=1, keepdims=1, select_last_index=1)
-            return b.emit("GatherND", x, b.emit("Unsqueeze", last, b.ints(-1)), batch_dims=1)
+    if b.ort and dims[a.axis] == b.new and a.start == b.new - 1 and a.stop is None:
+        if len(dims) == 3 and a.axis == 1:
+            return _last(b, x)
+        if len(dims) == 4 and a.axis == 2:
+            return b.by_heads(_last(b, b.by_rows(x)), dims[1])
     result: str = PLAIN["slice"](b, a, x)
     return result
+
+
+def _last(b: DecoderBuilder, rows: str) -> str:
+    """The last real one of the new positions of each row [batch, positions, features]."""
+    with b.within("/last"):
+        real = b.emit("Slice", MASK, sizes.size(b, b.total - b.new), b.ints(END), b.ints(1))
+        last = b.emit("ArgMax", real, axis=1, keepdims=1, select_last_index=1)
+        return b.emit("GatherND", rows, b.emit("Unsqueeze", last, b.ints(-1)), batch_dims=1)
 
 
 def _rotate(b: Builder, a: Attributes, x: str, cos: str, sin: str) -> str:

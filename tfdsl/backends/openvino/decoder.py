@@ -18,12 +18,13 @@ from tfdsl.backends.openvino.decoder_session import decoder_session
 from tfdsl.backends.openvino.lowerings import LOWERINGS
 from tfdsl.backends.openvino.parameters import add_parameters
 from tfdsl.backends.openvino.pipelines import Hindrance, Ways
-from tfdsl.backends.openvino.tokenizers import convert_tokenizer
+from tfdsl.backends.openvino.tokenizers import convert_tokenizer, hindrance
 from tfdsl.backends.prepare import bits_by_path
 from tfdsl.decoding.manifest import MASK, describe, tokens_of, write_manifest
 from tfdsl.decoding.tokenizers import Tokenizer
 from tfdsl.ir.graph import Graph
 from tfdsl.ir.op import Attributes
+from tfdsl.language.diagnostics import one
 from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
 from tfdsl.passes.incremental import incremental
@@ -39,6 +40,7 @@ Array = npt.NDArray[Any]
 # As openvino-genai looks for them.
 FILE, ENCODER_FILE, GENERATION_FILE = "openvino_model.xml", "openvino_encoder_model.xml", "generation_config.json"
 TOKENS, LOGITS = "input_ids", "logits"
+TEXT = "text"  # said of pipelines besides: whether they take text, and not only tokens
 
 
 def build_decoder(
@@ -72,9 +74,9 @@ def build_decoder(
     storage.write(made.model, list(made.builder.stored.values()), made.weights, folder / FILE, storing)
     if encoder is not None:
         build(encoder, weights, folder / ENCODER_FILE, storing=storing)
+    reasons = {way: "" if each is None else str(each) for way, each in found.items()}
     if tokenizer is not None:
-        convert_tokenizer(folder, tokenizer)
-        _write_generation(folder, tokenizer)
+        reasons[TEXT] = _give_text(folder, tokenizer, insist=pipeline is not None)
     manifest = describe(
         flat,
         target="openvino",
@@ -84,7 +86,7 @@ def build_decoder(
         encoder_file=None if encoder is None else ENCODER_FILE,
         given=() if encoder is None else tuple(name for name, _ in encoder.outputs),
         all_logits=logits == "all",
-        pipelines={way: "" if hindrance is None else str(hindrance) for way, hindrance in found.items()},
+        pipelines=reasons,
     )
     write_manifest(folder, manifest)
 
@@ -166,6 +168,17 @@ def _as_seen(model: openvino.Model, found: Ways) -> Ways:
         return {**found, pipelines.PAGED_WAY: Hindrance("the installed OpenVINO does not know its attention")}
     assert not paged or found[pipelines.PAGED_WAY] is None, "paged attention would drop what this model says"
     return found
+
+
+def _give_text(folder: Path, tokenizer: Tokenizer, insist: bool) -> str:
+    """Let pipelines take and give text, or say why they cannot."""
+    _write_generation(folder, tokenizer)
+    why = hindrance(tokenizer)
+    if not why:
+        convert_tokenizer(folder)
+    elif insist:
+        raise one("T736", why, help="pip install openvino-tokenizers transformers, or leave --tokenizer out")
+    return why
 
 
 def _write_generation(folder: Path, tokenizer: Tokenizer) -> None:

@@ -155,6 +155,11 @@ def _gelu(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
     return b.emit("gelu", x, approximation_mode="tanh" if a.approximate else "erf")
 
 
+def _silu(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
+    # Without its factor the operator makes one, whose name is another in each build.
+    return b.emit("swish", x, b.scalar(1, "float"))
+
+
 def _softplus(b: Builder, a: Attributes, x: Tensor) -> openvino.Output:
     # The operator SoftPlus is off by 2e-6 below zero, where the result itself is small; so log(1 + e) is written as
     # 2 atanh(e / (2 + e)), which loses no digits.
@@ -243,7 +248,7 @@ LOWERINGS: dict[str, Lowering] = {
     "tanh": _plain("tanh"),
     "sigmoid": _plain("sigmoid"),
     "relu": _plain("relu"),
-    "silu": _plain("swish"),
+    "silu": _silu,
     "softplus": _softplus,
     "erf": _plain("erf"),
     "gelu": _gelu,

@@ -126,10 +126,7 @@ def before(b: Builder, node: Node) -> openvino.Output:
         first[axis] = a.fill
     with b.within(a.path):
         zero = b.emit("convert", b.scalar(0, "float"), destination_type=_KEPT_AS[type_.dtype])
-        if 0 in first:
-            initial = _nothing(b, zero, first)
-        else:
-            initial = b.emit("broadcast", zero, sizes.shape(b, first))
+        initial = _nothing(b, zero, first) if 0 in first else b.emit("broadcast", zero, sizes.shape(b, first))
         read = b.read(a.path, initial, [dim if isinstance(dim, int) else -1 for dim in type_.dims])
         return b.emit("gather", read, _rows(b, type_), b.scalar(0, "int"))
 

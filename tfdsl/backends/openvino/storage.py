@@ -20,6 +20,7 @@ from openvino.passes import Manager, Serialize
 from tfdsl.backends.openvino.builder import CONVERTED, Stored
 from tfdsl.backends.openvino.linked import link_to, spell_out
 from tfdsl.files import atomic_file
+from tfdsl.language.diagnostics import one
 from tfdsl.weights.content import Content
 from tfdsl.weights.source import source_of
 from tfdsl.weights.storing import Storing
@@ -60,11 +61,11 @@ def write(
         spell_out(model)
         with atomic_file(path) as xml:
             places = link_to(contents, data, storing)
-            text, _ = _serialised(model, path.parent)
+            text, _ = _serialised(model)
             text = re.sub(r'(type="Const" .*?>\s*<data .*? offset=")\d+"', r'\g<1>0"', text)
             xml.write_text(_with_places(text, contents, places), encoding="utf-8")
         return
-    text, small = _serialised(model, path.parent)
+    text, small = _serialised(model)
     places = {}
     # The weights are in place before the file that reads them.
     with atomic_file(path) as xml, atomic_file(data) as binary:
@@ -79,14 +80,17 @@ def write(
         xml.write_text(_with_places(text, contents, places), encoding="utf-8")
 
 
-def _serialised(model: openvino.Model, folder: Path) -> tuple[str, bytes]:
+def _serialised(model: openvino.Model) -> tuple[str, bytes]:
     """The text of a model, and the bytes of its constants."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tfdsl-") as temporary:
         xml, data = Path(temporary, "model.xml"), Path(temporary, "model.bin")
         serialise = Manager()
         serialise.register_pass(Serialize(str(xml), str(data)))
-        serialise.run_passes(model)
+        try:
+            serialise.run_passes(model)
+        except RuntimeError as error:  # the model is in order: what fails is the stream
+            reason = str(error).strip().splitlines()[-1]
+            raise one("T701", f"cannot write the model into `{temporary}`: {reason}") from None
         return xml.read_text("utf-8"), data.read_bytes()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfdsl.backends.torch.constructors import Constructor
-from tfdsl.backends.torch.decoding import BEGIN, reset_method
+from tfdsl.backends.torch.decoding import BEGIN, arrange_method, reset_method
 from tfdsl.backends.torch.layout import signature, statement
 from tfdsl.backends.torch.names import class_name
 from tfdsl.backends.torch.program import Method, Program, Sheet
@@ -82,7 +82,7 @@ class Classes:
         lines = signature("__init__", ["self", *parameters], "None", "    ")
         lines += [line for text in ("super().__init__()", *body) for line in _laid_out(text)]
         if decodes:
-            lines += ["", *reset_method(self.program.state_kinds)]
+            lines += ["", *reset_method(self.program.state_kinds), "", *arrange_method()]
         for method in _methods(sheet):
             if method.name == "forward":
                 lines += ["", *method.lines]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from tfdsl.backends.torch.emit import emit_named
 from tfdsl.backends.torch.names import sanitised
-from tfdsl.decoding.manifest import Argument, Manifest, describe, read_manifest, tokens_of, write_manifest
+from tfdsl.decoding.manifest import (
+    MASK,
+    POSITIONS,
+    Argument,
+    Manifest,
+    describe,
+    read_manifest,
+    tokens_of,
+    write_manifest,
+)
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import one
 from tfdsl.passes.clean import clean
@@ -38,7 +47,7 @@ def build_decoder(
 ) -> None:
     """Write the decoder of a model into a folder, as source and, with weights, their file. Raises `SpecError`."""
     graph = decoder_graph(graph, logits)
-    manifest = describe(graph, target="torch", file=FILE, tokens=tokens_of(graph), all_logits=logits == "all")
+    manifest = describe(graph, target="torch", file=FILE, tokens=_tokens(graph), all_logits=logits == "all")
     if weights is not None:
         from tfdsl.backends.torch.storage import write
         from tfdsl.weights import materialise
@@ -56,9 +65,20 @@ def decoder_graph(graph: Graph, logits: str = "last") -> Graph:
     return clean(incremental(graph, logits=logits, windows="kept"))[0]
 
 
+def _tokens(graph: Graph) -> str:
+    """The input that is decoded, of those that an encoder may have beside it."""
+    nodes = [graph.node(place) for place in graph.inputs]
+    new = next(node.type.dims for node in nodes if node.attributes["name"] == POSITIONS)
+    stepwise = Graph(graph.name)
+    for node in nodes:
+        if node.type.dims == new:
+            stepwise.add("input", (), node.attributes, node.types)
+    return tokens_of(stepwise)
+
+
 def _apart(manifest: Manifest) -> Manifest:
     """The manifest with the inputs that go in once, and not step by step, as those of an encoder."""
-    stepwise = {dim for name in ("attention_mask", "position_ids") for dim in manifest.inputs[name].dims[1:]}
+    stepwise = {dim for name in (MASK, POSITIONS) for dim in manifest.inputs[name].dims[1:]}
 
     def once(argument: Argument) -> bool:
         return stepwise.isdisjoint(argument.dims)
@@ -119,6 +139,8 @@ def _opened(folder: Path, manifest: Manifest) -> torch.nn.Module:
     stored = WeightFile(file, contents(file))
     state = {name: _tensor(stored.raw(name), stored.dtype(name)) for name in stored}
     model.load_state_dict(state, strict=True, assign=True)
+    if all(each.dtype == torch.float32 for each in model.parameters()):
+        model.arrange()  # type: ignore[operator]
     return model.eval()
 
 

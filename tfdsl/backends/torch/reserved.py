@@ -1,6 +1,6 @@
 """The attributes that every PyTorch module has of its own, written out so that emitting source needs no PyTorch."""
 
-ROOT_NAMES = ("past", "reset")  # what a model that decodes has besides
+ROOT_NAMES = ("arrange", "past", "reset")  # what a model that decodes has besides
 
 MODULE_NAMES = frozenset(
     """

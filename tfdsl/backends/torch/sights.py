@@ -15,7 +15,7 @@ from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Value, fed
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
-from tfdsl.ir.states import STATEFUL, State
+from tfdsl.ir.states import WITH_PATH, State
 
 MASK, POSITIONS = "attention_mask", "position_ids"
 
@@ -82,7 +82,7 @@ def _rename_states(graph: Graph) -> None:
         parts = path.split(".")
         taken |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
     for node in nodes:
-        while node.op in STATEFUL and node.attributes["path"] in taken:
+        while node.op in WITH_PATH and node.attributes["path"] in taken:
             node.attributes["path"] += "_state"
 
 

@@ -11,6 +11,7 @@ from tfdsl.ir.elaborate import functions
 from tfdsl.ir.elaborate.arithmetic import bounded, calculate, compare, is_static
 from tfdsl.ir.elaborate.body import Body, is_unknown
 from tfdsl.ir.elaborate.causes import applications, causes
+from tfdsl.ir.elaborate.elsewhere import ELSEWHERE
 from tfdsl.ir.elaborate.nodes import node_of
 from tfdsl.ir.elaborate.own_weights import prepare_weights, weight_tensor
 from tfdsl.ir.elaborate.values import (
@@ -123,7 +124,8 @@ def unknown(body: Body, name: str, span: Span) -> Fault:
     if later is not None:
         return Fault("T201", f"nothing is called `{name}` here", span, others=(Label(later, why),))
     known = [*body.names(), *callable_names(body)]
-    return Fault("T201", f"nothing is called `{name}` here", span, help=did_you_mean(name, known))
+    help_ = ELSEWHERE.get(name.lower()) or did_you_mean(name, known)
+    return Fault("T201", f"nothing is called `{name}` here", span, help=help_)
 
 
 def callable_names(body: Body) -> list[str]:

@@ -105,8 +105,9 @@ def _check_names(
         if name not in parameters:
             faults.add(no_parameter(block, declared.name, parameters, name, override.span).diagnostic)
     known = [each.name.text for each in block.inputs if each.optional]
+    always = [each.name.text for each in block.inputs if not each.optional]
     for name in optional:
-        if name not in known:
+        if name not in (*known, *always):
             help_ = did_you_mean(name, known, "its optional inputs are " + (", ".join(known) or "none"))
             faults.add(Diagnostic("T314", f"`{declared.name}` has no optional input `{name}`", None, help=help_))
     faults.check()

@@ -9,6 +9,7 @@ from typing import Any
 from tfdsl.ir.elaborate import attributes as settings
 from tfdsl.ir.elaborate.body import Body
 from tfdsl.ir.elaborate.expressions import as_tensor, cast, promote
+from tfdsl.ir.elaborate.named_axes import open_einsum, repeat_axes, repeated
 from tfdsl.ir.elaborate.nodes import make_node, shape_fault
 from tfdsl.ir.elaborate.own_weights import named_weight, own_weight
 from tfdsl.ir.elaborate.patterns import number_of
@@ -45,6 +46,11 @@ def apply_op(
         return _reduce_axes(body, op, given, place, name, positional, tree)
     operands, spans, given = _operands(body, op, given, positional, span)
     filled = settings.read(body, op, given, operands, span)
+    if op.name == "rearrange" and operands[0] is not None:
+        sizes = dict(filled.get("sizes") or ())
+        new = repeated(filled["pattern"], sizes)
+        if new:
+            return repeat_axes(body, operands[0], filled["pattern"], sizes, new, span)
     mask = filled.get("mask")
     if isinstance(mask, MaskValue):
         filled["mask"] = mask.mask if mask.mask != FULL else None
@@ -52,10 +58,20 @@ def apply_op(
         spans += [given["mask"].span] * len(mask.operands)
     operands = _convert(body, op, operands, spans)
     operands = _add_weights(body, op, operands, filled, place, span, spans)
+    if op.name == "einsum":
+        filled["pattern"] = _opened(filled["pattern"], operands, span)
     spelled = body.spellings(given)
     settings.constrain(body, op, operands, filled, span)
     places = {key: each.span for key, each in given.items()}
     return make_node(body, op.name, operands, filled, span, spans, name=name, spelled=spelled, settings=places)
+
+
+def _opened(pattern: str, operands: Sequence[Tensor | None], span: Span) -> str:
+    """An einsum pattern without `...`."""
+    try:
+        return open_einsum(pattern, [len(each.type.dims) for each in operands if each is not None])
+    except ShapeError as error:
+        raise Fault(error.code, f"einsum: {error.message}", span) from None
 
 
 _REDUCTIONS = ("sum", "mean", "max", "min")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfdsl.ir.dims import Size, product
-from tfdsl.ir.elaborate.body import MOST_TURNS, Body, new_graph
+from tfdsl.ir.elaborate.body import MOST_EXPERTS, Body, new_graph
 from tfdsl.ir.elaborate.expressions import as_tensor, cast
 from tfdsl.ir.elaborate.nodes import node_of
 from tfdsl.ir.elaborate.values import Fault, Given, Instance, Layer, Place, Region, Tensor, kind_of
@@ -92,8 +92,8 @@ def _count(body: Body, given: Given) -> int:
     count = given.value
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise Fault("T306", f"the number of experts is a whole number above zero, not {kind_of(count)}", given.span)
-    if count * body.turns > MOST_TURNS:
-        message = f"{count * body.turns:,} experts are more than the {MOST_TURNS:,} turns that a model may take"
+    if count * body.turns > MOST_EXPERTS:
+        message = f"{count * body.turns:,} experts are more than the {MOST_EXPERTS:,} that a model may have"
         raise Fault("T306", message, given.span)
     return count
 

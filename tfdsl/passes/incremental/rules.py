@@ -100,6 +100,8 @@ def _pad(s: Site) -> Flow | None:
         return None
     if not isinstance(s.a.before, int) or not isinstance(s.a.after, int):
         raise Looks("adds as many positions as there are")
+    if flow.ahead < 0 < s.a.after:
+        raise Looks("puts others in the place of the last positions")
     zeros = flow.zeros and (s.a.value == 0 or s.a.before == 0)
     return settle(replace(flow, lead=flow.lead + s.a.before, ahead=flow.ahead + s.a.after, zeros=zeros, above={}))
 
@@ -129,6 +131,8 @@ def _concat(s: Site) -> Flow | None:
     lead, ahead = sum(before), sum(after)
     if not isinstance(lead, int) or not isinstance(ahead, int):
         raise Looks("adds as many positions as there are")
+    if flow.ahead < 0 < ahead:
+        raise Looks("puts others in the place of the last positions")
     zeros = flow.zeros and all(is_zero(s.graph, s.node.inputs[each]) for each in range(place))
     return settle(replace(flow, lead=flow.lead + lead, ahead=flow.ahead + ahead, zeros=zeros, data=s.data, above={}))
 
@@ -155,6 +159,8 @@ def _conv1d(s: Site) -> Flow | None:
         raise Looks("gives one position for several")
     if not flow.zeros and flow.lead > 0:
         raise Looks("begins with values that are not zero")
+    if flow.ahead < 0 < after:
+        raise Looks("puts others in the place of the last positions")
     lead, ahead = flow.lead + before - span, flow.ahead + after
     if lead < 0:
         seen = f"sees {-lead} later position{'s' if lead < -1 else ''}"
