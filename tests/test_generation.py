@@ -105,6 +105,20 @@ def test_sampling_on_all_forms_draws_alike(built: Path) -> None:
     assert all(rows == drawn[0] for rows in drawn)
 
 
+def test_the_build_command_makes_a_decoder(tmp_path: Path) -> None:
+    settings = [part for name, value in BYTES.items() for part in ("--set", f"{name}={value}")]
+    options = ["--to", "onnx", "--profile", "portable", "--cache", "--tokenizer", "bytes", "--seed", "3"]
+    made = CliRunner().invoke(tfm, ["build", str(SPECS / "gpt2.tfm"), *settings, *options, "-o", str(tmp_path / "out")])
+    assert made.exit_code == 0, made.output
+    assert made.stdout.splitlines()[0] == str(tmp_path / "out" / "decoder.json")
+    assert all(Path(line).is_file() for line in made.stdout.splitlines())
+    assert run(tmp_path / "out", "--tokens", "1", "--max-new", "2").exit_code == 0
+    without = CliRunner().invoke(
+        tfm, ["build", str(SPECS / "gpt2.tfm"), "--to", "onnx", "--profile", "ort", "-o", "out"]
+    )
+    assert without.exit_code == 1 and "error[T744]" in without.stderr
+
+
 def refusals(built: Path, folder: Path) -> dict[str, tuple[Any, ...]]:
     """Wrong ways to call the command, and the code of the diagnostic that each gets."""
     form = built / "PyTorch"

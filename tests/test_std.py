@@ -371,6 +371,12 @@ CASES = [
         lambda w, x: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * (1 + w["b.weight"]),
     ),
     Case("norms.layer_scale", "layer_scale(x) as b", WHOLE, lambda w, x: x * w["b.gamma"]),
+    Case(
+        "norms.frozen_batch_norm",
+        "frozen_batch_norm(x) as b",
+        WHOLE,
+        lambda w, x: (x - w["b.running_mean"]) / np.sqrt(w["b.running_var"] + 1e-5) * w["b.weight"] + w["b.bias"],
+    ),
     *(
         Case(
             "layers.EncoderLayer",

@@ -165,7 +165,7 @@ def test_without_mask_and_positions_nothing_is_padding() -> None:
 def test_without_padding_a_token_needs_no_mask() -> None:
     _, _, decoder = small()
     made: list[Any] = []
-    source = inspect_globals(decoder)
+    source = names_of(decoder)
     plain = source["cached_mask"]
     source["cached_mask"] = lambda *given, **settings: made.append(plain(*given, **settings)) or made[-1]
     tokens = torch.randint(0, 20, (1, 6))
@@ -176,7 +176,7 @@ def test_without_padding_a_token_needs_no_mask() -> None:
     assert [each is None for each in made] == [True, True, False, False]
 
 
-def inspect_globals(module: torch.nn.Module) -> dict[str, Any]:
+def names_of(module: torch.nn.Module) -> dict[str, Any]:
     """The names at the top of the source that a module was made from."""
     return type(module).reset.__globals__  # type: ignore[no-any-return, attr-defined]
 
@@ -255,7 +255,7 @@ def test_a_layer_cannot_be_called_like_what_a_decoder_has(tmp_path: Path) -> Non
     )
     graph = tfdsl.load(path).graph
     assert "self.past = nn.Embedding" in emit(graph)
-    with pytest.raises(SpecError, match="T709.*attribute `past`"):
+    with pytest.raises(SpecError, match=r"T709.*attribute `past`"):
         emit(decoder_graph(graph))
 
 

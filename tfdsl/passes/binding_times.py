@@ -16,7 +16,7 @@ from tfdsl.language.diagnostics import one
 
 _STEP_INPUTS = ("attention_mask", "position_ids")
 # Ops that cost less to do again than their result takes to hand on.
-_CHEAP = {"constant", "weight", "iota", "positions", "dequantize", "quantize", "prune"}
+_CHEAP = {"constant", "tensor", "weight", "iota", "positions", "dequantize", "quantize", "prune"}
 
 
 def split(graph: Graph) -> tuple[Graph | None, Graph]:

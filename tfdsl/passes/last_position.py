@@ -19,6 +19,7 @@ _NEVER = {
     "conv1d",
     "positions",
     "iota",
+    "tensor",
     "weight",
 }
 
