@@ -38,9 +38,13 @@ _ROOMY = {"n_positions": 128, "max_target_positions": 128, "expert_capacity": 10
 
 
 def families() -> Iterator[Family]:
-    """The decoders and encoder-decoders among the models that are compared with the library."""
+    """The decoders and encoder-decoders among the models that are compared with the library.
+
+    Rotary positions that depend on how long a text becomes in the end have no cache, and are refused.
+    """
     for family in EVERY:
-        if re.search("ForCausalLM|LMHeadModel|ForConditionalGeneration", family.theirs):
+        refused = family.config.get("rope_parameters", {}).get("rope_type") in ("dynamic", "longrope")
+        if not refused and re.search("ForCausalLM|LMHeadModel|ForConditionalGeneration", family.theirs):
             settings = {name: _ROOMY.get(name, value) for name, value in family.config.items()}
             yield replace(family, config=settings)
 

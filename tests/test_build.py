@@ -63,7 +63,8 @@ def test_source_for_pytorch_needs_no_weights_and_no_pytorch(tmp_path: Path, monk
 def test_names_that_modules_have_are_known_without_pytorch() -> None:
     from tfdsl.backends.torch.reserved import MODULE_NAMES
 
-    assert {name for name in dir(torch.nn.Module()) if not name.startswith("__")} <= MODULE_NAMES
+    others = {"smart_apply"}  # which transformers puts there once it makes a model
+    assert {name for name in dir(torch.nn.Module()) if not name.startswith("__")} - others <= MODULE_NAMES
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -75,7 +75,7 @@ def test_encoder_decoder_learns_to(change: Callable[[Any], Any]) -> None:
 def test_vision_transformer_learns_digits() -> None:
     pytest.importorskip("sklearn")
     seen, unseen = learning.digits()
-    sizes = {"size": 8, "patch": 2, "width": 64, "depth": 2, "heads": 4, "hidden": 128, "classes": 10}
+    sizes = {"size": 8, "patch": 4, "width": 64, "depth": 2, "heads": 4, "hidden": 128, "classes": 10}
     model = learning.load("vit.tfm", "ViT", **sizes)
     learning.train(model, lambda generator: learning.digit_loss(model, seen, 64, generator), 1400, 4e-3)
     assert learning.accuracy(model.eval(), unseen) > 0.97

@@ -3,7 +3,8 @@
 `python tools/bench_build.py [--runs 5] [--work FOLDER] [--no-peers] [--no-memory]`
 
 It makes the checkpoint of a Llama of 125M parameters in float32 (499 MB), and builds decoders from it by turns: ours for
-ONNX Runtime and OpenVINO, copied and linked, onnxruntime-genai's model builder, and `optimum-cli export openvino`. The pins
+ONNX Runtime and OpenVINO, copied and linked, onnxruntime-genai's model builder, and `optimum-cli export openvino`, none
+with a tokenizer but for the model builder, which cannot leave out copying its files. The pins
 of the two exporters conflict, so each gets an environment in the folder of `--work`, which is used again if it is there.
 Then it makes a checkpoint of 2 GB, and watches the memory of builds from that.
 """
@@ -38,6 +39,7 @@ class Exporter:
 
     title: str
     packages: tuple[str, ...]
+    unwanted: tuple[str, ...]  # what they bring that does not fit a PyTorch for the CPU alone
     command: Callable[[Path, Path], list[str]]
     rival: str  # the one of ours that does the same
 
@@ -46,6 +48,7 @@ EXPORTERS = {
     "genai": Exporter(
         "onnxruntime-genai builder",
         ("onnxruntime-genai", "onnxruntime", "onnx", "onnx_ir", "transformers", "safetensors"),
+        (),
         lambda checkpoint, out: [
             *("-m", "onnxruntime_genai.models.builder", "-i", str(checkpoint), "-o", str(out)),
             *("-p", "fp32", "-e", "cpu", "-c", str(out.with_name("cache"))),
@@ -55,9 +58,17 @@ EXPORTERS = {
     "optimum": Exporter(
         "optimum-cli export openvino",
         ("optimum-intel[openvino]",),
+        ("torchvision",),
         lambda checkpoint, out: [
             *("-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(checkpoint)),
-            *("--task", "text-generation-with-past", "--weight-format", "fp32", str(out)),
+            *(
+                "--task",
+                "text-generation-with-past",
+                "--weight-format",
+                "fp32",
+                "--disable-convert-tokenizer",
+                str(out),
+            ),
         ],
         "OpenVINO",
     ),
@@ -76,7 +87,7 @@ def main(work: Path, runs: int, peers: bool, memory: bool) -> None:
     checkpoint = make_checkpoint(work / "checkpoint", SIZES)
     commands = {title: ours(checkpoint, SIZES, options) for title, options in OURS.items()}
     for name, exporter in EXPORTERS.items():
-        python = environment(work / "environments" / name, exporter.packages) if peers else None
+        python = environment(work / "environments" / name, exporter) if peers else None
         if python is None:
             print(f"{exporter.title}: not measured")
             continue
@@ -128,15 +139,19 @@ def ours(checkpoint: Path, sizes: Mapping[str, int], options: tuple[str, ...]) -
     return lambda out: [*start, *options, "-o", str(out)]
 
 
-def environment(folder: Path, packages: tuple[str, ...]) -> Path | None:
-    """The Python of an environment with these packages; None where they cannot be had."""
+def environment(folder: Path, exporter: Exporter) -> Path | None:
+    """The Python of an environment with an exporter; None where it cannot be had."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        constraints = str(ROOT / "tools" / "constraints.txt")
-        for more in (["-c", constraints, "torch"], list(packages)):
-            if subprocess.run([*pip, *more], check=False).returncode:
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        steps = [
+            ["install", "-c", str(ROOT / "tools" / "constraints.txt"), "torch"],
+            ["install", *exporter.packages],
+            *(["uninstall", "--yes", name] for name in exporter.unwanted),
+        ]
+        for step in steps:
+            if subprocess.run([*pip, *step], check=False).returncode:
                 shutil.rmtree(folder)
                 return None
     return python
@@ -145,22 +160,31 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path | None:
 # --- times -----------------------------------------------------------------------------------------------------------
 
 
-def measure(commands: dict[str, Callable[[Path], list[str]]], out: Path, runs: int) -> dict[str, list[float]]:
-    """Seconds of each command, by turns; one that fails is told of and left out."""
-    times: dict[str, list[float]] = {title: [] for title in commands}
+@dataclass(frozen=True)
+class Time:
+    """Seconds of one run by the clock, and of all processors: the second says more where others use the machine."""
+
+    clock: float
+    processors: float
+
+
+def measure(commands: dict[str, Callable[[Path], list[str]]], out: Path, runs: int) -> dict[str, list[Time]]:
+    """The times of each command, by turns; one that fails is told of and left out."""
+    times: dict[str, list[Time]] = {title: [] for title in commands}
     for _ in range(runs):
         for title, command in commands.items():
             if title not in times:
                 continue
             _clear(out)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), os.times()
             done = subprocess.run(command(out), capture_output=True, text=True, check=False, env=_alone())
-            seconds = time.perf_counter() - start
+            clock, after = time.perf_counter() - start, os.times()
+            processors = after.children_user + after.children_system - before.children_user - before.children_system
             if done.returncode:
                 print(f"{title}: it fails\n{done.stderr[-2000:]}")
                 del times[title]
                 continue
-            times[title].append(seconds)
+            times[title].append(Time(clock, processors))
     _clear(out)
     return times
 
@@ -177,19 +201,31 @@ def _clear(out: Path) -> None:
     os.sync()
 
 
-def show_times(times: Mapping[str, list[float]]) -> None:
+def show_times(times: Mapping[str, list[Time]]) -> None:
     """Median, shortest and longest of each, and how often as long the exporters take."""
-    for title, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"{title:30s} {median:7.2f} s  ({min(seconds):.2f} to {max(seconds):.2f}, {len(seconds)} runs)")
+    for title, found in times.items():
+        clock = [each.clock for each in found]
+        spread = f"({min(clock):.2f} to {max(clock):.2f}, {len(clock)} runs)"
+        processors = statistics.median(each.processors for each in found)
+        print(f"{title:30s} {statistics.median(clock):7.2f} s {spread:30s} {processors:6.2f} s of processors")
     for exporter in EXPORTERS.values():
         if exporter.title in times and exporter.rival in times:
-            ratio = statistics.median(times[exporter.title]) / statistics.median(times[exporter.rival])
-            print(f"{exporter.title} takes {ratio:.1f} times as long as {exporter.rival}")
+            clock, processors = (_ratio(times[exporter.title], times[exporter.rival], name) for name in _KINDS)
+            print(
+                f"{exporter.title} takes {clock:.1f} times as long as {exporter.rival}, {processors:.1f} of processors"
+            )
+
+
+_KINDS = ("clock", "processors")
+
+
+def _ratio(theirs: list[Time], ours: list[Time], kind: str) -> float:
+    first, second = (statistics.median(getattr(each, kind) for each in found) for found in (theirs, ours))
+    return first / second
 
 
 def own_work(checkpoint: Path, out: Path) -> None:
-    """The time of the builds themselves, without starting Python and reading its modules: copied against linked."""
+    """Processor time of the builds themselves, without starting Python and reading its modules: copied against linked."""
     import tfdsl
 
     model = tfdsl.load(SPEC, "Llama", **SIZES)
@@ -197,9 +233,9 @@ def own_work(checkpoint: Path, out: Path) -> None:
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for link in (False, True) * 4:
             _clear(out)
-            start = time.perf_counter()
+            start = time.process_time()
             model.build(target, out, weights=checkpoint, cache=True, link=link, **options)
-            seconds[link].append(time.perf_counter() - start)
+            seconds[link].append(time.process_time() - start)
         copied, linked = (statistics.median(seconds[link][1:]) for link in (False, True))
         print(
             f"{target}: a copying build's own work {copied:.3f} s, a linking one's {linked:.3f} s: {linked / copied:.2f}"

@@ -580,7 +580,11 @@ _op(
     lambda t, a: (Type("int", _replace(t[0].dims, a.axis, None)),),
 )
 _op("cumsum(x: number; axis: axis = -1)", "Running sum along an axis, inclusive.", _like_first, flops=_each(1))
-_op("top_k(x: float; k: size, axis: axis = -1)", "The k largest along an axis, in order, and their indices; with k as long as the axis, it sorts.", _top_k)
+_op(
+    "top_k(x: float; k: size, axis: axis = -1)",
+    "The k largest along an axis, in order, and their indices; with k as long as the axis, it sorts.",
+    _top_k,
+)
 
 
 # --- shape -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import onnx
@@ -18,9 +18,8 @@ from tfdsl.backends.onnx import genai, storage
 from tfdsl.backends.onnx.artifact import assembled, check_ends, end, lower, model_of
 from tfdsl.backends.onnx.builder import Builder
 from tfdsl.backends.onnx.decoder_attention import never_stays, stays
-from tfdsl.backends.onnx.decoder_builder import DecoderBuilder, End, plain_end
+from tfdsl.backends.onnx.decoder_builder import STATES, DecoderBuilder, End, plain_end
 from tfdsl.backends.onnx.decoder_lowerings import LOWERINGS
-from tfdsl.backends.onnx.decoder_session import STATES, decoder_session
 from tfdsl.backends.onnx.precision import WIDE
 from tfdsl.backends.onnx.prepare import layouts
 from tfdsl.backends.prepare import bits_by_path
@@ -39,11 +38,22 @@ from tfdsl.passes.unroll import unroll
 from tfdsl.weights import materialise
 from tfdsl.weights.storing import Storing
 
+if TYPE_CHECKING:
+    from tfdsl.backends.onnx.decoder_session import OnnxSession
+
 Array = npt.NDArray[Any]
 
 FILE, ENCODER = "model.onnx", "encoder.onnx"
 PORTABLE, ORT = "portable", "ort"
 GENAI = "genai"  # the pipeline
+
+
+def decoder_session(folder: Path) -> OnnxSession:
+    """A session of a decoder in a folder."""
+    # A build does without the runtime.
+    from tfdsl.backends.onnx.decoder_session import decoder_session as start
+
+    return start(folder)
 
 
 def build_decoder(

@@ -23,6 +23,7 @@ from tfdsl.passes.lower_masks import conjuncts
 
 # What stands for minus infinity: a row of nothing but it is a mean of values that nobody reads, and not a NaN.
 _HIDDEN = -1e30
+_FEATURES = 8  # those of a head are a multiple of this, or `GroupQueryAttention` does without
 
 
 def stays(graph: Graph, node: Node, part: masks.Mask) -> bool:
@@ -31,6 +32,7 @@ def stays(graph: Graph, node: Node, part: masks.Mask) -> bool:
 
 
 def never_stays(graph: Graph, node: Node, part: masks.Mask) -> bool:
+    """The standard operator is told all of a mask as a tensor."""
     return False
 
 
@@ -55,7 +57,9 @@ def grouped(graph: Graph, node: Node) -> bool:
     a, state = OPS["attend"].fill(node.attributes), OPS["append"].fill(appends[0].attributes)
     (q, _, v), new = (graph.type(value).dims for value in node.inputs[:3] if value is not None), appends[0].inputs[0]
     assert new is not None
-    if state.last is not None or a.offset != state.size or q[2] != graph.type(new).dims[2] or q[3] != v[3]:
+    if state.last is not None or a.offset != state.size or q[2] != graph.type(new).dims[2]:
+        return False
+    if q[3] != v[3] or not isinstance(q[3], int) or q[3] % _FEATURES:
         return False
     parts = list(conjuncts(masks.simplify(a.mask))) if a.mask is not None else []
     others = [part for part in parts if not (isinstance(part, Term) and part.kind == "padding")]
@@ -102,7 +106,6 @@ def _standard(
     if mask is not None:
         mask = attention.stretched(b, mask, (queries, length))
     heads, groups = b.dims(q)[1], b.dims(k)[1]
-    scale = a.scale
     operands = [b.by_rows(each) for each in (q, keys.new, values.new)]
     pasts = [b.past(each.state) for each in (keys, values)]
     rows, *presents = b.emit_all(
@@ -113,7 +116,7 @@ def _standard(
         *pasts,
         q_num_heads=heads,
         kv_num_heads=groups,
-        scale=scale,
+        scale=a.scale,
         softcap=a.softcap,
     )
     for each, present in zip((keys, values), presents, strict=True):

@@ -15,6 +15,7 @@ from tfdsl.ir.ops import OPS
 from tfdsl.ir.states import State, states
 
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
+STATES = "tfdsl.states"  # among the metadata of a model: what a session must know of its states, as JSON
 END = np.iinfo(np.int64).max
 FLAT = (0, 0, -1)  # a Reshape to [batch, positions, all features]
 _BY_POSITION = (0, 2, 1, 3)  # from [batch, heads, positions, features] to [batch, positions, heads, features], or back

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from tfdsl.backends.onnx.decoder_builder import STATES
 from tfdsl.backends.onnx.runtime import DTYPES, opened
 from tfdsl.decoding.manifest import MASK, read_manifest
 from tfdsl.ir.dims import evaluate
@@ -19,7 +20,6 @@ from tfdsl.language.diagnostics import Source, one
 
 Array = npt.NDArray[Any]
 
-STATES = "tfdsl.states"  # among the metadata of a model: what a session must know of its states, as JSON
 _CAPACITY = 256  # positions that a buffer has room for at first
 
 

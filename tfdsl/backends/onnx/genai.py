@@ -48,6 +48,8 @@ def obstacle(manifest: Manifest, ports: Sequence[Port]) -> str:
     tokens = manifest.inputs[manifest.tokens]
     if tokens.dtype != "int" or len(tokens.dims) != 2:
         return f"`{manifest.tokens}` is not `int[batch, seq]`"
+    if manifest.vocab is None:
+        return f"`{manifest.logits}` has no number of tokens"
     others = [name for name in manifest.inputs if name not in (manifest.tokens, MASK, POSITIONS)]
     if others:
         return f"it has another input, `{others[0]}`"
@@ -229,12 +231,14 @@ def configuration(manifest: Manifest, cache: Cache, tokenizer: Tokenizer | None)
 
 
 def _special(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The tokens that end, begin and pad a text. Where none is known to end it, the runtime goes on as long as it may."""
+    """The tokens that end, begin and pad a text.
+
+    The runtime always has a token that ends a text (that of padding, or 0, if it is told none), so it is told which.
+    """
     known = tokenizer or Tokenizer("")
-    end = {"eos_token_id": list(known.eos)} if known.eos else {}
+    ends = list(known.eos) or [0]
     begin = {} if known.bos is None else {"bos_token_id": known.bos}
-    pad = next(iter((*([] if known.pad is None else [known.pad]), *known.eos)), 0)
-    return {**end, **begin, "pad_token_id": pad}
+    return {"eos_token_id": ends, **begin, "pad_token_id": ends[0] if known.pad is None else known.pad}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
@@ -244,5 +248,5 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
 
 def ends_of(folder: Path) -> tuple[int, ...]:
     """The tokens that end a text in the runtime, whatever it is asked for."""
-    ends = json.loads((folder / FILE).read_bytes())["model"].get("eos_token_id", ())
+    ends = json.loads((folder / FILE).read_bytes())["model"]["eos_token_id"]
     return tuple(ends)

@@ -117,9 +117,10 @@ def _scan(b: DecoderBuilder, q: str, k: str, v: str, decay: str, past: str) -> t
 
 def _step(by_feature: bool) -> onnx.GraphProto:
     """One position: q and k [batch, heads, d], v [batch, heads, e], and the state before and after."""
+    each = "last" if by_feature else "both"
     nodes = [
         helper.make_node("Exp", ["decay"], ["kept"]),
-        helper.make_node("Unsqueeze", ["kept", "last" if by_feature else "both"], ["factor"]),
+        helper.make_node("Unsqueeze", ["kept", each], ["factor"]),
         helper.make_node("Mul", ["state", "factor"], ["left"]),
         helper.make_node("Unsqueeze", ["k", "last"], ["column"]),
         helper.make_node("Unsqueeze", ["v", "before"], ["row"]),
@@ -129,7 +130,7 @@ def _step(by_feature: bool) -> onnx.GraphProto:
         helper.make_node("MatMul", ["query", "next"], ["read"]),
         helper.make_node("Squeeze", ["read", "before"], ["result"]),
     ]
-    places = {"last": [-1], "before": [-2], "both": [-2, -1]}
+    places = {"last": [-1], "before": [-2], each: [-1] if by_feature else [-2, -1]}
     numbers = [helper.make_tensor(name, onnx.TensorProto.INT64, [len(axes)], axes) for name, axes in places.items()]
     ends = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in _ENDS}
     inputs = [ends[name] for name in _ENDS[:5]]

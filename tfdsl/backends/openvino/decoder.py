@@ -13,7 +13,7 @@ import openvino
 
 from tfdsl.backends.openvino import decoder_attention, pipelines, sizes, stateful, storage
 from tfdsl.backends.openvino.artifact import build, lower, model_of
-from tfdsl.backends.openvino.builder import Builder, Operand
+from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
 from tfdsl.backends.openvino.decoder_session import decoder_session
 from tfdsl.backends.openvino.lowerings import LOWERINGS
 from tfdsl.backends.openvino.parameters import add_parameters
@@ -40,6 +40,7 @@ Array = npt.NDArray[Any]
 # As openvino-genai looks for them.
 FILE, ENCODER_FILE, GENERATION_FILE = "openvino_model.xml", "openvino_encoder_model.xml", "generation_config.json"
 TOKENS, LOGITS = "input_ids", "logits"
+_NARROW = (openvino.Type.f16, openvino.Type.bf16)
 TEXT = "text"  # said of pipelines besides: whether they take text, and not only tokens
 
 
@@ -68,7 +69,7 @@ def build_decoder(
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
     made = make_decoder(flat, weights, _form(found, tokens), storing.spelled, outside=True)
-    found = _as_seen(made.model, found)
+    found = _as_linked(found) if storing.link else _as_seen(made.model, found)
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
     storage.write(made.model, list(made.builder.stored.values()), made.weights, folder / FILE, storing)
@@ -128,10 +129,19 @@ def make_decoder(
     builder = Builder(flat, stored, bits, dtype, outside)
     add_parameters(builder, {}, form.names)
     stateful.begin(builder)
-    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
+    lowerings = {**LOWERINGS, "attend": decoder_attention.attend, "concat": _concat}
     if form.guarded:
         lowerings["input"] = partial(_without_padding, form.names)
     return Made(model_of(builder, lower(builder, lowerings)), builder, stored)
+
+
+def _concat(b: Builder, a: Attributes, *x: Tensor) -> Operand:
+    """Tensors one after another; weights of two bytes before they are converted, so that they stay so small."""
+    nodes = [each.output.get_node() for each in x]
+    narrow = [node.input_value(0) for node in nodes if node.get_type_name() == "Convert"]
+    if len(narrow) < len(x) or any(each.get_element_type() not in _NARROW for each in narrow):
+        return LOWERINGS["concat"](b, a, *x)
+    return b.emit("convert", b.emit("concat", *narrow, axis=a.axis), destination_type="f32")
 
 
 def _form(found: Ways, tokens: str) -> Form:
@@ -168,6 +178,12 @@ def _as_seen(model: openvino.Model, found: Ways) -> Ways:
         return {**found, pipelines.PAGED_WAY: Hindrance("the installed OpenVINO does not know its attention")}
     assert not paged or found[pipelines.PAGED_WAY] is None, "paged attention would drop what this model says"
     return found
+
+
+def _as_linked(found: Ways) -> Ways:
+    """What hinders each way where the `.bin` file is a checkpoint, and operators make the numbers that are not in it."""
+    why = "a build with --link has operators for its shapes, and paged attention wants to read them"
+    return {**found, pipelines.PAGED_WAY: found[pipelines.PAGED_WAY] or Hindrance(why)}
 
 
 def _give_text(folder: Path, tokenizer: Tokenizer, insist: bool) -> str:

@@ -7,7 +7,9 @@ _REARRANGE = '`rearrange(x, "b s (h d) -> b h s d", h=8)` splits, reorders and m
 
 ELSEWHERE = {
     **dict.fromkeys(("reshape", "view", "permute", "flatten", "unflatten", "squeeze", "unsqueeze"), _REARRANGE),
-    **dict.fromkeys(("repeat_interleave", "tile", "broadcast_to"), '`rearrange(x, "b d -> b n d", n=4)` repeats an axis'),
+    **dict.fromkeys(
+        ("repeat_interleave", "tile", "broadcast_to"), '`rearrange(x, "b d -> b n d", n=4)` repeats an axis'
+    ),
     "transpose": "`swap(x)` exchanges the last two axes",
     **dict.fromkeys(("cat", "concatenate"), "`concat(a, b, axis=1)` joins tensors"),
     "stack": '`concat(rearrange(a, "b d -> b 1 d"), rearrange(b, "b d -> b 1 d"), axis=1)` joins along a new axis',
@@ -15,12 +17,14 @@ ELSEWHERE = {
     **dict.fromkeys(("clamp", "clip"), "`minimum(maximum(x, low), high)`"),
     **dict.fromkeys(("var", "variance"), "`mean((x - mean(x, keep=true)) ** 2)`"),
     "std": "`sqrt(mean((x - mean(x, keep=true)) ** 2))`",
-    **dict.fromkeys(("full", "empty", "zeros_like", "ones_like", "full_like"), _ZEROS),
+    **dict.fromkeys(("empty", "zeros_like", "ones_like", "full_like"), _ZEROS),
     **dict.fromkeys(("arange", "range"), "`iota(n)` is 0 .. n-1, `positions(x, axis=1)` as many as an axis has"),
     **dict.fromkeys(("flip", "reverse"), "`gather(x, n - 1 - iota(n), axis=1)` turns an axis of n around"),
     **dict.fromkeys(("shape", "size"), "a name in the signature, `x: [batch, seq, width]`, is the size of its axis"),
     **dict.fromkeys(("sort", "argsort"), "`values, order = top_k(x, k=n)` sorts n, the largest first"),
-    **dict.fromkeys(("batch_norm", "batchnorm"), "`frozen_batch_norm` of std/norms.tfm; the language has no statistics of a batch"),
+    **dict.fromkeys(
+        ("batch_norm", "batchnorm"), "`frozen_batch_norm` of std/norms.tfm; the language has no statistics of a batch"
+    ),
     **dict.fromkeys(("dot", "bmm", "mm"), "`a @ b`"),
     "ceil": "`-floor(-x)`",
     "round": "`floor(x + 0.5)`",
@@ -34,7 +38,10 @@ ELSEWHERE = {
     "logsumexp": "`log(sum(exp(x - m), keep=true)) + m` with `m = max(x, keep=true)`",
     "norm": "`sqrt(sum(x * x, keep=true))`",
     **dict.fromkeys(("rnn", "gru", "lstm"), "`scan(x, step=..., start=[...])` runs a step along an axis"),
-    **dict.fromkeys(("max_pool", "avg_pool", "maxpool", "avgpool"), '`max(rearrange(x, "b d (h p) (w q) -> b d h w (p q)", p=2, q=2))`'),
+    **dict.fromkeys(
+        ("max_pool", "avg_pool", "maxpool", "avgpool"),
+        '`max(rearrange(x, "b d (h p) (w q) -> b d h w (p q)", p=2, q=2))`',
+    ),
     "masked_fill": "`where(condition, x, -1e9)`",
     **dict.fromkeys(("index_select", "take"), "`gather(x, index, axis=1)`, or `take_along` for elements"),
     **dict.fromkeys(("attention", "scaled_dot_product_attention", "sdpa"), "`attend(q, k, v, mask=causal)`"),

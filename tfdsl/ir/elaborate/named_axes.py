@@ -23,7 +23,9 @@ def repeated(pattern: str, sizes: Mapping[str, Size]) -> list[str]:
     return [name for name in _NAME.findall(right) if arrow and name in sizes and name not in known]
 
 
-def repeat_axes(body: Body, x: Tensor, pattern: str, sizes: Mapping[str, Size], new: Sequence[str], span: Span) -> Tensor:
+def repeat_axes(
+    body: Body, x: Tensor, pattern: str, sizes: Mapping[str, Size], new: Sequence[str], span: Span
+) -> Tensor:
     """`rearrange(x, "b g s d -> b (g r) s d", r=4)`: new axes of one, stretched, and then merged as the pattern says."""
     left, _, right = pattern.partition("->")
     names = _NAME.findall(right)
