@@ -5,7 +5,7 @@ What comes out is finite and what the reference computes: on every target in flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
 from tfdsl.backends.torch import make  # noqa: E402 (it needs torch)
+from tfdsl.backends.torch.helpers import HELPERS  # noqa: E402
+from tfdsl.backends.torch.state_helpers import STATE_HELPERS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -270,6 +272,16 @@ def test_running_sums_in_half_precision_do_not_stop() -> None:
     graph = tfdsl.load(SPECS / "linear_transformer.tfm", **SMALL).graph
     for precision, tolerance in HALVES.items():
         compare_in_half(graph, long_inputs(graph, 2**15), precision, tolerance / 4)
+
+
+def test_the_state_of_running_sums_does_not_stop_in_half_precision() -> None:
+    """A decoder adds one position after another; 256 + 1 is 256 in bfloat16."""
+    names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn, "Callable": Callable}
+    exec(HELPERS["linear_attend"] + STATE_HELPERS["RunningAttention"], names)
+    state = names["RunningAttention"](names["linear_attend"])
+    one = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16)
+    found = [state.attend(one, one, one).item() for _ in range(1024)]
+    assert found[255] == 256 and found[-1] == 1024
 
 
 SWITCH = """import Switch from "std/moe.tfm"

@@ -331,3 +331,18 @@ def test_the_configuration_uses_all_cores_and_shares_buffers(tmp_path: Path) -> 
 def test_whole_numbers_that_are_remembered_are_nothing_for_the_generator(tmp_path: Path) -> None:
     case = Case("LSTM", tmp_path, "ort")
     assert "whole numbers" in case.manifest.pipelines[genai.NAME] and not (case.folder / genai.FILE).exists()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "Gemma2", "Qwen3"])
+def test_the_generator_agrees_with_the_library(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    pytest.importorskip("transformers")
+    from generation import PROMPTS, Peer, families
+
+    peer = Peer(next(each for each in families() if each.model == name), tmp_path)
+    peer.ours.build("onnx", tmp_path / "ours", weights=tmp_path / "theirs", cache=True, profile="ort", pipeline="genai")
+    for prompt, expected in zip(PROMPTS, peer.expected(16), strict=True):
+        if 0 in expected:  # ends a text in the folder, where no other token does
+            expected = expected[: expected.index(0) + 1]
+        (found,) = generated(tmp_path / "ours", [prompt], len(prompt) + 16)
+        assert found == [*prompt, *expected]

@@ -263,3 +263,13 @@ def test_a_state_is_not_called_like_a_layer(tmp_path: Path) -> None:
     path = tmp_path / "named.tfm"
     path.write_text(ALBERT.replace("as o", "as key"))
     check(tfdsl.load(path).graph, tmp_path / "built", "last")
+
+
+def test_a_shared_layer_in_turns_that_differ(tmp_path: Path) -> None:
+    path = tmp_path / "turns.tfm"
+    turns = "repeat turn[5] as i {\n    x = layer(x)\n    x = if i % 2 == 0 then linear(x, out=16) as up else x\n  }"
+    path.write_text(ALBERT.replace("repeat turn[3] { x = layer(x) }", turns))
+    graph = tfdsl.load(path).graph
+    check(graph, tmp_path / "built", "last")
+    source = emit(decoder_graph(graph))
+    assert "getattr" not in source

@@ -77,7 +77,7 @@ class Bench:
         python = folder / "bin" / "python"
         if not (folder / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            for part in (PACKAGES[name][:1], PACKAGES[name][1:]):  # PyTorch first, since others would take a larger one
+            for part in (PACKAGES[name][:1], PACKAGES[name]):  # PyTorch first, since others would take a larger one
                 subprocess.run([str(python), "-m", "pip", "install", "--quiet", *part], check=True)
             (folder / "complete").touch()
         return str(python)

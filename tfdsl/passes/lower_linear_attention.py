@@ -1,17 +1,17 @@
-"""Linear attention as ordinary nodes, for targets that have no running sum: all pairs of positions, at their true weights."""
+"""Linear attention as ordinary nodes, for targets that have no running sum: products of all pairs of positions, or a scan."""
 
 from __future__ import annotations
 
 from tfdsl.ir.dims import Size
-from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.ir.graph import Graph, Node, Type, Value
 
 
 def lower_linear_attention(graph: Graph) -> Graph:
     """The graph with each `linear_attend` as the masked product of queries and keys that it equals, exactly.
 
-    It then costs the square of the length, and with a decay of each feature the features times as much memory. The
-    logarithm of what is left of a key is summed over the steps after it, for each key anew: a difference of two sums
-    from the start would lose the digits that count.
+    It then costs the square of the length. The logarithm of what is left of a key is summed over the steps after it, for
+    each key anew: a difference of two sums from the start would lose the digits that count. With a decay of each feature
+    that would take all pairs for each of them, and the sum runs step by step instead.
     """
     graph = graph.copy()
     for region in graph.regions():
@@ -30,18 +30,20 @@ class _Lowering:
 
     def run(self) -> None:
         q, k, v = (self._each_head(value) for value in self._old.inputs[:3] if value is not None)
+        decay = self._old.inputs[3]
+        if decay is not None and len(self._graph.type(decay).dims) == 4:
+            self._run_step_by_step(q, k, v, decay)
+            return
         queries = self._node("rearrange", self._node("positions", q, axis=2), pattern="q -> q 1")
         keys = self._node("rearrange", self._node("positions", k, axis=2), pattern="k -> 1 k")
         past = self._node("le", keys, queries)
-        decay = self._old.inputs[3]
-        if decay is not None and len(self._graph.type(decay).dims) == 4:
-            scores = self._by_feature(q, k, self._decayed(decay, self._node("lt", keys, queries)))
-        else:
-            scores = self._node("matmul", q, self._node("swap", k, first=3, second=2))
-            if decay is not None:
-                scores = self._node("mul", scores, self._decayed(decay, self._node("lt", keys, queries)))
+        scores = self._node("matmul", q, self._node("swap", k, first=3, second=2))
+        if decay is not None:
+            scores = self._node("mul", scores, self._decayed(decay, self._node("lt", keys, queries)))
         seen = self._node("where", past, scores, self._zero())
-        made = self._graph.add("matmul", (seen, v), like=self._old, labels=self._old.labels)
+        self._replace(self._graph.add("matmul", (seen, v), like=self._old, labels=self._old.labels))
+
+    def _replace(self, made: Node) -> None:
         self._graph.redirect(Value(self._old.id), Value(made.id))
         self._graph.remove(self._old)
 
@@ -61,22 +63,56 @@ class _Lowering:
         apart = self._node("rearrange", value, pattern="b g s d -> b g 1 s d")
         return self._node("rearrange", self._node("expand", apart, shape=shape), pattern="b g r s d -> b (g r) s d")
 
-    def _by_feature(self, q: Value, k: Value, left: Value) -> Value:
-        """The scores of queries and keys of which each feature is left by a part of its own [b, h, q, k, d]."""
-        return self._node("einsum", q, k, left, pattern="b h q d, b h k d, b h q k d -> b h q k")
-
-    def _decayed(self, decay: Value, passed: Value) -> Value:
-        """What is left [batch, heads, queries, keys] of a key when a query comes; 1 where it has yet to come.
-
-        With a decay of each feature it has one more axis, theirs.
-        """
-        shape = self._old.type.dims[:3]
-        pattern = "b h q -> b h q 1"
-        if len(self._graph.type(decay).dims) == 4:
-            features = self._graph.type(self._old.inputs[1]).dims[3]  # type: ignore[arg-type]
-            shape, pattern = (*shape, features), "b h q d -> b h q 1 d"
-            passed = self._node("rearrange", passed, pattern="q k -> q k 1")
+    def _run_step_by_step(self, q: Value, k: Value, v: Value, decay: Value) -> None:
+        """The running sum as a scan over its own definition, with what does not need the state computed before."""
+        batch, heads, length, features = self._graph.type(k).dims
+        shape = (batch, heads, length, features)
         if self._graph.type(decay).dims != shape:
             decay = self._node("expand", decay, shape=shape)
-        steps = self._node("rearrange", decay, pattern=pattern)
+        rows, columns = "b h s d -> b h s 1 d", "b h s d -> b h s d 1"
+        kept = self._node("rearrange", self._node("exp", decay), pattern=columns)
+        state = self._node("expand", self._zero(), shape=(batch, heads, features, self._graph.type(v).dims[3]))
+        scanned = [
+            self._node("rearrange", value, pattern=pattern) for value, pattern in ((q, rows), (k, columns), (v, rows))
+        ]
+        inputs = (state, *scanned, kept)
+        body = self._step([self._graph.type(value) for value in inputs])
+        stacked = Type("float", (batch, heads, length, *body.type(body.outputs[1][1]).dims[2:]))
+        made = self._graph.add(
+            "scan",
+            inputs,
+            {"carried": 1, "scanned": 4, "axis": 2, "turns": (0,), "path": self._old.name or "linear_attend"},
+            (self._graph.type(state), stacked),
+            like=self._old,
+            bodies=(body,),
+        )
+        rest = {"pattern": "b h s 1 e -> b h s e"}
+        self._replace(self._graph.add("rearrange", (Value(made.id, 1),), rest, like=self._old, labels=self._old.labels))
+
+    def _step(self, types: list[Type]) -> Graph:
+        """One step: the state is left in part, grows by the outer product of key and value, and is read by the query."""
+        body = Graph(self._old.name or "linear_attend")
+        body.frame = self._graph.frame
+        state = types[0]
+        slices = [Type(each.dtype, (*each.dims[:2], *each.dims[3:])) for each in types[1:]]
+        names = ("state", "q", "k", "v", "kept")
+        entered = [
+            Value(body.add("input", (), {"name": name}, (type_,), name=name).id)
+            for name, type_ in zip(names, (state, *slices), strict=True)
+        ]
+
+        def node(op: str, *inputs: Value) -> Value:
+            return Value(body.add(op, inputs, name=op, span=self._old.span).id)
+
+        before, q, k, v, kept = entered
+        after = node("add", node("mul", before, kept), node("mul", k, v))
+        body.outputs = [("state", after), ("y", node("matmul", q, after))]
+        return body
+
+    def _decayed(self, decay: Value, passed: Value) -> Value:
+        """What is left [batch, heads, queries, keys] of a key when a query comes; 1 where it has yet to come."""
+        shape = self._old.type.dims[:3]
+        if self._graph.type(decay).dims != shape:
+            decay = self._node("expand", decay, shape=shape)
+        steps = self._node("rearrange", decay, pattern="b h q -> b h q 1")
         return self._node("exp", self._node("cumsum", self._node("where", passed, steps, self._zero()), axis=2))

@@ -56,11 +56,10 @@ STORED_ELEMENTS = {
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight that is to be written: the name of the input that stands for it, its path, and how it is to lie there."""
+    """What is to be written: the name of the input that stands for it, and weights, by path and shape, one after another."""
 
     name: str
-    path: str
-    shape: tuple[int, ...]
+    parts: tuple[tuple[str, tuple[int, ...]], ...]
     dtype: str
 
 
@@ -143,7 +142,7 @@ class Builder:
             if self._outside and math.prod(stored) > 1:
                 node: openvino.Node = opset16.parameter(list(stored), STORED_ELEMENTS[dtype])
                 self.stand_ins.append(node)
-                self.stored[name] = Stored(name, path, content.shape, dtype)
+                self.stored[name] = Stored(name, ((path, content.shape),), dtype)
             else:
                 node = _constant(content, stored)
             node.set_friendly_name(name)

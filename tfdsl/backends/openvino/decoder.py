@@ -13,8 +13,9 @@ import openvino
 
 from tfdsl.backends.openvino import decoder_attention, pipelines, sizes, stateful, storage
 from tfdsl.backends.openvino.artifact import build, lower, model_of
-from tfdsl.backends.openvino.builder import Builder, Operand, Tensor
+from tfdsl.backends.openvino.builder import Builder, Operand
 from tfdsl.backends.openvino.decoder_session import decoder_session
+from tfdsl.backends.openvino.joined import join_stored
 from tfdsl.backends.openvino.lowerings import LOWERINGS
 from tfdsl.backends.openvino.parameters import add_parameters
 from tfdsl.backends.openvino.pipelines import Hindrance, Ways
@@ -40,7 +41,6 @@ Array = npt.NDArray[Any]
 # As openvino-genai looks for them.
 FILE, ENCODER_FILE, GENERATION_FILE = "openvino_model.xml", "openvino_encoder_model.xml", "generation_config.json"
 TOKENS, LOGITS = "input_ids", "logits"
-_NARROW = (openvino.Type.f16, openvino.Type.bf16)
 TEXT = "text"  # said of pipelines besides: whether they take text, and not only tokens
 
 
@@ -68,7 +68,10 @@ def build_decoder(
         encoder, flat = _apart(incremental(graph, logits="last"))
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
+    if not storing.link:  # what is referred to lies apart
+        flat = join_linears(flat)
     made = make_decoder(flat, weights, _form(found, tokens), storing.spelled, outside=True)
+    join_stored(made.model, made.builder)
     found = _as_linked(found) if storing.link else _as_seen(made.model, found)
     if pipeline is not None:
         pipelines.require(found, pipeline, graph.name)
@@ -121,7 +124,7 @@ def make_decoder(
 
     Its constants lie in the memory of `weights` where they can; with `outside`, inputs stand for them.
     """
-    flat = join_linears(lower_linear_attention(lower_masks(flat, decoder_attention.stays)))
+    flat = lower_linear_attention(lower_masks(flat, decoder_attention.stays))
     bits = bits_by_path(flat)
     flat, stored = materialise(flat, weights)
     if form.output is not None:
@@ -129,19 +132,10 @@ def make_decoder(
     builder = Builder(flat, stored, bits, dtype, outside)
     add_parameters(builder, {}, form.names)
     stateful.begin(builder)
-    lowerings = {**LOWERINGS, "attend": decoder_attention.attend, "concat": _concat}
+    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
     if form.guarded:
         lowerings["input"] = partial(_without_padding, form.names)
     return Made(model_of(builder, lower(builder, lowerings)), builder, stored)
-
-
-def _concat(b: Builder, a: Attributes, *x: Tensor) -> Operand:
-    """Tensors one after another; weights of two bytes before they are converted, so that they stay so small."""
-    nodes = [each.output.get_node() for each in x]
-    narrow = [node.input_value(0) for node in nodes if node.get_type_name() == "Convert"]
-    if len(narrow) < len(x) or any(each.get_element_type() not in _NARROW for each in narrow):
-        return LOWERINGS["concat"](b, a, *x)
-    return b.emit("convert", b.emit("concat", *narrow, axis=a.axis), destination_type="f32")
 
 
 def _form(found: Ways, tokens: str) -> Form:

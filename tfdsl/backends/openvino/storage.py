@@ -55,12 +55,12 @@ def write(
     """
     storing = storing or Storing()
     source = source_of(weights)
-    contents = {each.name: Content(source, each.path, each.shape, each.dtype) for each in stored}
+    contents = {each.name: [Content(source, *part, each.dtype) for part in each.parts] for each in stored}
     data = path.with_suffix(".bin")
     if storing.link:
         spell_out(model)
         with atomic_file(path) as xml:
-            places = link_to(contents, data, storing)
+            places = link_to({name: only for name, (only,) in contents.items()}, data, storing)
             text, _ = _serialised(model)
             text = re.sub(r'(type="Const" .*?>\s*<data .*? offset=")\d+"', r'\g<1>0"', text)
             xml.write_text(_with_places(text, contents, places), encoding="utf-8")
@@ -69,14 +69,15 @@ def write(
     places = {}
     # The weights are in place before the file that reads them.
     with atomic_file(path) as xml, atomic_file(data) as binary:
-        total = sum(content.count for content in contents.values())
+        total = sum(_count(parts) for parts in contents.values())
         require_room(data.parent, total)
         advance = storing.meter(total)
         with open(binary, "wb") as file:
             file.write(small)
-            for name, content in contents.items():
+            for name, parts in contents.items():
                 places[name] = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
-                append(file, content, advance)
+                for content in parts:
+                    append(file, content, advance)
         xml.write_text(_with_places(text, contents, places), encoding="utf-8")
 
 
@@ -94,7 +95,11 @@ def _serialised(model: openvino.Model) -> tuple[str, bytes]:
         return xml.read_text("utf-8"), data.read_bytes()
 
 
-def _with_places(text: str, contents: Mapping[str, Content], places: Mapping[str, int]) -> str:
+def _count(parts: Sequence[Content]) -> int:
+    return sum(content.count for content in parts)
+
+
+def _with_places(text: str, contents: Mapping[str, Sequence[Content]], places: Mapping[str, int]) -> str:
     """The text with constants in the place of the inputs that stand for weights."""
 
     def constant(found: re.Match[str]) -> str:
@@ -105,7 +110,7 @@ def _with_places(text: str, contents: Mapping[str, Content], places: Mapping[str
         return (
             f'<layer id="{number}" name="{name}" type="Const" version="opset1">\n'
             f'\t\t\t<data element_type="{element}" shape="{shape}" offset="{places[name]}" '
-            f'size="{contents[name].count}" />{port}'
+            f'size="{_count(contents[name])}" />{port}'
         )
 
     text = _INPUT.sub(constant, text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfdsl.backends.torch.code import call
 from tfdsl.backends.torch.dimensions import size_code
+from tfdsl.backends.torch.layout import statement
 from tfdsl.backends.torch.names import is_attribute
 from tfdsl.backends.torch.places import is_below
 from tfdsl.backends.torch.sights import Sight
@@ -164,7 +165,7 @@ class Draft:
             return self._extra("mask", name, name)
         if name not in self._masks:
             self._masks[name] = self.variables.keep(name)
-            self.head.append(f"{self.indent}{self._masks[name]} = {self._made(self.program.sights[name])}")
+            self.head += statement(f"{self._masks[name]} = {self._made(self.program.sights[name])}", self.indent)
         return self._masks[name]
 
     def _made(self, sight: Sight) -> str:

@@ -66,7 +66,7 @@ def write_loop(forward: Forward, node: Node) -> None:
 def enter(forward: Forward, node: Node, count: int) -> list[str]:
     """Variables that hold the carried values; a value that is needed after the loop is copied to a new name.
 
-    They are called as the spec calls the results, or else as the body calls them.
+    A loop's are called as the spec calls the results, those of a recurrence as the step calls its states.
     """
     names: list[str] = []
     body = node.bodies[0]
@@ -74,7 +74,8 @@ def enter(forward: Forward, node: Node, count: int) -> list[str]:
     for index, value in enumerate(node.inputs[:count]):
         assert value is not None
         result = Value(node.id, index)
-        wanted = forward.temporaries.label(result).strip("_") or inside[index] or "x"
+        label = forward.temporaries.label(result).strip("_")
+        wanted = inside[index] if node.op == "scan" else label or inside[index]
         forward.settle(value, wanted)
         code = forward.whole(value)
         if forward.program.is_derived(forward.graph, value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tfdsl.backends.torch.docstrings import docstring
 from tfdsl.backends.torch.draft import HINTS, Draft, Extra, Scope
@@ -252,7 +252,8 @@ class Program:
                 break
             number += 1
         for forward, sheet, method in zip(forwards, sheets, made, strict=True):
-            self._methods[id(forward.unit)] = sheet.methods.setdefault(name, method) or method
+            sheet.methods.setdefault(name, method)
+            self._methods[id(forward.unit)] = method  # alike, it may still be handed the states of another application
 
     def _method(self, name: str, forward: Forward) -> Method:
         parameters = ["self", *_parameters(forward.draft)]
@@ -289,7 +290,7 @@ class Program:
             lines = [*signature(name, parameters, _result_hint(unit)), *body]
             known = next((each for each in self.functions if each.name == name), None)
             if known is not None and known.lines == lines:
-                return known
+                return replace(known, extras=forward.draft.extras)
             if known is None and self.names.claim(name):
                 break
             number += 1

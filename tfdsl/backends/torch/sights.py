@@ -57,6 +57,8 @@ def prepare(graph: Graph) -> Graph:
     from tfdsl.passes.report import Report
 
     graph, _ = clean(graph)
+    for node in (node for region in graph.regions() for node in region.nodes()):
+        node.attributes.pop("checkpoint", None)  # a decoder has no backward pass
     _mark(graph, _of_inputs(graph))
     for region in reversed(list(graph.regions())):  # what only masks read
         drop_dead(region, Report("clean"))

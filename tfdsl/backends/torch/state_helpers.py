@@ -68,7 +68,8 @@ class RunningAttention(nn.Module):
         q, k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (q, k, v))
         y, before = self.within(q, k, v, decay), torch.ones_like(q[..., :1])
         if decay is not None:
-            decay = decay.expand(q.shape) if decay.dim() == 4 else decay.expand(q.shape[:3])[..., None]
+            shape = q.shape if decay.dim() == 4 else q.shape[:3]
+            decay = decay.expand(shape).reshape(*q.shape[:3], -1)
             before = decay.cumsum(dim=2).exp().to(q.dtype)
             k = k * (decay.flip(2).cumsum(dim=2).flip(2) - decay).exp().to(q.dtype)
         wide = torch.promote_types(q.dtype, torch.float32)  # a long sum does not fit half precision

@@ -124,6 +124,7 @@ def _elaborate_step(
     result = apply(inside, own, home, own.label, [Given(x, None, inside, given.span) for x in (*here, *entered)], tree)
     found = list(result.tensors) if isinstance(result, Results) else [as_tensor(inside, result, given.span)]
     region.graph.outputs = [(f"result_{number}", region.use(each)) for number, each in enumerate(found)]
+    _label(frame, own, region, names[len(slices) :])
     region.finish(region.graph.inputs[: len(states) + len(slices)])
     for each in region.graph.regions():
         for name, _ in each.penalties:
@@ -136,6 +137,17 @@ def _names(layer: Layer, count: int) -> list[str]:
     declared = base_block(layer.callee).inputs if isinstance(layer.callee, Declared) else ()
     names = [each.name.text for each in declared][:count]
     return [*names, *(f"x_{number}" for number in range(len(names), count))]
+
+
+def _label(frame: Frame, layer: Layer, region: Region, states: list[str]) -> None:
+    """Note what the step calls its results: as its block declares them, or as the states that they are."""
+    outputs = base_block(layer.callee).outputs if isinstance(layer.callee, Declared) else ()
+    declared = [each.name.text if each.name else "" for each in outputs]
+    for number, (_, value) in enumerate(region.graph.outputs):
+        name = declared[number] if number < len(declared) else ""
+        name = name or (states[number] if number < len(states) else "")
+        if name and region.graph.node(value).op != "input":
+            frame.labels.setdefault(value, name)
 
 
 def _check_states(states: list[Tensor], results: list[Tensor], span: Span) -> None:
