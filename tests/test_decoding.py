@@ -134,6 +134,9 @@ def test_padding_stands_on_the_left() -> None:
 
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
+    with pytest.raises(SpecError, match="names the file `model.onnx`, which is not there"):
+        read_manifest(tmp_path)
+    (tmp_path / "model.onnx").touch()
     assert read_manifest(tmp_path) == MANIFEST
     assert MANIFEST.longest == LONGEST
     assert (MANIFEST.tokens, MANIFEST.logits, MANIFEST.vocab) == ("tokens", "logits", VOCAB)
@@ -160,6 +163,7 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_a_broken_manifest_is_a_diagnostic(changes: dict[str, Any], tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
+    (tmp_path / "model.onnx").touch()
     document = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**document, **changes}))
     with pytest.raises(SpecError) as caught:

@@ -92,8 +92,8 @@ def test_the_runtimes_own_generators_agree_with_our_loop(form: str, package: str
             # onnxruntime-genai always has a token that ends a text, 0 if none is known: without one our loop goes on.
             assert (runtime.name == own.name) == (form == "ONNX ort" and 0 not in (end or ()))
     sampling = Sampling(temperature=1.5, top_k=8, seed=5)
-    (drawn,) = runtime.generate([[1, 2]], max_new=12, sampling=sampling)
-    assert runtime.generate([[1, 2]], max_new=12, sampling=sampling) == [drawn]
+    (drawn,) = runtime.generate([[1, 2]], max_new=12, sampling=sampling, eos=(0,))
+    assert runtime.generate([[1, 2]], max_new=12, sampling=sampling, eos=(0,)) == [drawn]
     (most,) = runtime.generate(
         [[1]], max_new=BYTES["context"]
     )  # the last is never fed back, and theirs has no room for it
@@ -138,6 +138,21 @@ def test_wrong_calls_are_refused(code: str, built: Path, tmp_path: Path) -> None
     assert result.exit_code in (1, 2)
     assert f"error[{code}]" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folder_that_was_damaged_is_refused(form: str, built: Path, tmp_path: Path) -> None:
+    names = [path.name for path in (built / form).iterdir() if path.suffix in (".py", ".onnx", ".xml", ".safetensors")]
+    assert names
+    for name in names:
+        folder = tmp_path / name
+        shutil.copytree(built / form, folder)
+        (folder / name).write_bytes((built / form / name).read_bytes()[:100])
+        for _ in range(2):  # cut short, and then not there at all
+            result = run(folder, "--tokens", "1", "--max-new", "2", "--generator", "own")
+            assert result.exit_code == 1, result.output
+            assert any(f"error[{code}]" in result.stderr for code in ("T743", "T703", "T805"))
+            (folder / name).unlink(missing_ok=True)
 
 
 def test_text_without_a_tokenizer_is_refused(built: Path, tmp_path: Path) -> None:

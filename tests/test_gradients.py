@@ -120,6 +120,12 @@ def test_gradients_of_a_family_are_the_published_ones(family: zoo.Family) -> Non
 
 # --- blocks of the standard library that are not compared with a formula in test_std.py ---------------------------------
 
+
+def averaged(call: str) -> str:
+    """x times the mean of a result [batch, a, b], to have it of the shape of x."""
+    return f'x * rearrange(mean({call} |> tanh, axis=[1, 2]), "b -> b 1 1")'
+
+
 HEADS = 'rearrange(x, "b s (h d) -> b h s d", h=2)'
 SCORES = "linear(x, out=3) as gate |> softmax"
 CASES = {
@@ -131,6 +137,12 @@ CASES = {
     "moe.SharedMoE": "SharedMoE(x, expert=MLP(hidden=6), shared=MLP(hidden=5), experts=4, top_k=2) as b",
     "moe.load_balance": f'x * load_balance({SCORES}, cast(x > 0, to="int"))',
     "moe.router_z": "x * router_z(linear(x, out=3) as gate)",
+    "resampling.overlap_add": averaged('overlap_add(rearrange(x, "b s (n k) -> b n s k", k=4), stride=2)'),
+    "resampling.transposed_conv1d": averaged("transposed_conv1d(swap(x), out=3, kernel=5, stride=2, padding=1) as b"),
+    "resampling.transposed_conv2d": averaged(
+        'mean(transposed_conv2d(rearrange(x, "b s (c w) -> b c s w", c=2), out=3, kernel=3, stride=2) as b)'
+    ),
+    "resampling.resize": "x * resize(resize(x, length=5), length=8)",
 }
 
 

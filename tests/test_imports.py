@@ -34,7 +34,10 @@ HOMES = {
     "torch": "backends/torch",
     "onnx": "backends/onnx",
     "onnxruntime": "backends/onnx",
+    "onnxruntime_genai": "backends/onnx",
     "openvino": "backends/openvino",
+    "openvino_genai": "backends/openvino",
+    "openvino_tokenizers": "backends/openvino",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -310,6 +311,25 @@ def test_a_published_checkpoint_is_linked_to(tmp_path: Path) -> None:
         llama().build("torch", tmp_path / "torch", weights=tmp_path / "hub", link=True)  # under other names
 
 
+def test_shards_are_linked_to_one_by_one(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    llama().export(hub, weights=initial(llama().graph, 0))
+    llama().build("onnx", tmp_path / "copy", weights=hub)
+    tensors = load_file(hub / "model.safetensors")
+    half = len(tensors) // 2
+    shards = {"a.safetensors": list(tensors)[:half], "b.safetensors": list(tensors)[half:]}
+    for file, names in shards.items():
+        write(hub / file, {name: tensors[name] for name in names})
+    (hub / "model.safetensors").unlink()
+    places = {name: file for file, names in shards.items() for name in names}
+    (hub / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    built = llama().build("onnx", tmp_path / "out", weights=hub, link=True)
+    assert {path.name for path in built.files} == {"model.onnx", *shards}
+    np.testing.assert_array_equal(logits("onnx", tmp_path / "out"), logits("onnx", tmp_path / "copy"))
+    with pytest.raises(SpecError, match="the weights lie in 2 files"):
+        llama().build("openvino", tmp_path / "ov", weights=hub, link=True)
+
+
 def test_what_does_not_lie_there_is_copied_beside(checkpoint: Path, tmp_path: Path) -> None:
     model = llama().optimize('quantize("layers.*.mlp.**", bits=8)')
     built = model.build("onnx", tmp_path / "out", weights=checkpoint, link=True)
@@ -319,6 +339,19 @@ def test_what_does_not_lie_there_is_copied_beside(checkpoint: Path, tmp_path: Pa
     with pytest.raises(SpecError, match="does not lie in the checkpoint as the build needs it"):
         model.build("openvino", tmp_path / "ov", weights=checkpoint, link=True)
     assert not (tmp_path / "ov").exists()
+
+
+def test_a_linked_decoder_for_openvino_says_what_can_run_it(checkpoint: Path, tmp_path: Path) -> None:
+    from tfdsl.decoding.manifest import read_manifest
+
+    found = {}
+    for link in (False, True):
+        llama().build("openvino", tmp_path / str(link), weights=checkpoint, cache=True, link=link)
+        found[link] = read_manifest(tmp_path / str(link)).pipelines
+    assert not found[False]["paged"] and "--link" in found[True]["paged"]
+    assert not found[False]["stateful"] and not found[True]["stateful"]
+    with pytest.raises(SpecError, match="T735"):
+        llama().build("openvino", tmp_path / "out", weights=checkpoint, cache=True, link=True, pipeline="paged")
 
 
 @pytest.mark.parametrize("target", ["torch", "onnx", "openvino"])

@@ -12,8 +12,9 @@ import torch
 from test_incremental import LENGTH, MODELS, PADS, PIECES, SNIPPETS, SPECS, expected, inputs_of, snippet, streams
 
 import tfdsl
-from tfdsl.backends.torch import emit, make
+from tfdsl.backends.torch import emit, import_source, make
 from tfdsl.backends.torch.decoder import TorchSession, build_decoder, decoder_graph, decoder_session
+from tfdsl.backends.torch.emit import emit_named
 from tfdsl.ir.graph import Graph
 from tfdsl.ir.graph import weights as weights_of
 from tfdsl.language.diagnostics import SpecError
@@ -273,3 +274,18 @@ def test_a_shared_layer_in_turns_that_differ(tmp_path: Path) -> None:
     check(graph, tmp_path / "built", "last")
     source = emit(decoder_graph(graph))
     assert "getattr" not in source
+
+
+def test_the_source_of_one_size_serves_others() -> None:
+    path, model, settings = MODELS["llama"]
+    source, name = emit_named(decoder_graph(tfdsl.load(path, model).graph))  # Llama 2 7B
+    big = getattr(import_source("big", source), name)
+    _, _, decoder = small()
+    other = big(**settings, theta=10_000).eval()
+    other.load_state_dict(decoder.state_dict())
+    tokens = torch.randint(0, 20, (2, 7))
+    torch.testing.assert_close(other(tokens), decoder(tokens))
+    decoder.reset()
+    moved = big(**settings, theta=500).eval()
+    moved.load_state_dict(decoder.state_dict())
+    assert not torch.allclose(moved(tokens), decoder(tokens))

@@ -169,21 +169,25 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise _broken(path, f"cannot be read: {error}") from None
+        raise broken(path, f"cannot be read: {error}") from None
     return _parsed(path, document)
 
 
 def _parsed(path: Path, document: Any) -> Manifest:
     if not isinstance(document, dict):
-        raise _broken(path, "is no JSON object")
+        raise broken(path, "is no JSON object")
     if document.get("format") != FORMAT:
-        raise _broken(path, f"is of format {document.get('format')!r}, and this version reads format {FORMAT}")
+        raise broken(path, f"is of format {document.get('format')!r}, and this version reads format {FORMAT}")
     if document.get("target") not in TARGETS:
-        raise _broken(path, f"is for the target {document.get('target')!r}, which is none")
+        raise broken(path, f"is for the target {document.get('target')!r}, which is none")
     try:
-        return _manifest(document)
+        manifest = _manifest(document)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise _broken(path, f"lacks a field or has one of the wrong kind: {error}") from None
+        raise broken(path, f"lacks a field or has one of the wrong kind: {error}") from None
+    for name in (manifest.decoder, manifest.encoder):
+        if name is not None and not (path.parent / name).is_file():
+            raise broken(path, f"names the file `{name}`, which is not there")
+    return manifest
 
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
@@ -193,17 +197,34 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         _is(plain[name], str, name)
     for name in ("encoder", "profile", "tokenizer"):
         _is(plain.get(name), (str, type(None)), name)
-    _is(plain.get("start"), (int, type(None)), "start")
+    for name in ("start", "vocab"):
+        _is(plain.get(name), (int, type(None)), name)
     for name in ("decoder", "encoder"):
         if plain.get(name) is not None and Path(plain[name]).name != plain[name]:
             raise ValueError(f"`{name}` is no file of the folder itself")
+    _is(plain.get("all_logits", False), bool, "all_logits")
     for name in ("inputs", "encoder_inputs"):
-        plain[name] = {key: Argument(each["dtype"], tuple(each["dims"])) for key, each in plain.get(name, {}).items()}
-    plain["states"] = tuple(Kept(**{**each, "dims": tuple(each["dims"])}) for each in plain.get("states", ()))
+        given = _is(plain.get(name, {}), dict, name)
+        plain[name] = {key: Argument(**_typed(each)) for key, each in given.items()}
+    if plain["tokens"] not in plain["inputs"]:
+        raise ValueError("the tokens are not among the inputs")
+    if MASK in plain["inputs"] and len(plain["inputs"][MASK].dims) != 2:
+        raise ValueError(f"`{MASK}` has two axes")
+    plain["states"] = tuple(Kept(**_typed(each)) for each in plain.get("states", ()))
     plain["eos"] = tuple(_is(each, int, "eos") for each in plain.get("eos", ()))
-    for number in _is(plain.get("limits", {}), dict, "limits").values():
-        _is(number, int, "limits")
+    for name, kind in (("limits", int), ("files", str), ("pipelines", str)):
+        for value in _is(plain.get(name, {}), dict, name).values():
+            _is(value, kind, name)
     return Manifest(**plain)
+
+
+def _typed(document: Any) -> dict[str, Any]:
+    """What is said of a tensor, with its axes as a tuple."""
+    fields = dict(_is(document, dict, "a tensor"))
+    if fields["dtype"] not in ("float", "int", "bool"):
+        raise ValueError(f"there is no element type {fields['dtype']!r}")
+    dims = tuple(_is(each, (int, str), "dims") for each in _is(fields["dims"], (list, tuple), "dims"))
+    return {**fields, "dims": dims}
 
 
 def _is(value: Any, kind: Any, name: str) -> Any:
@@ -212,7 +233,8 @@ def _is(value: Any, kind: Any, name: str) -> Any:
     return value
 
 
-def _broken(path: Path, what: str) -> SpecError:
+def broken(path: Path, what: str) -> SpecError:
+    """What is said of a file of a decoder that is not as it was built."""
     return one("T743", f"`{path}` {what}", help="build the folder again")
 
 

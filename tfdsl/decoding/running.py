@@ -116,7 +116,9 @@ def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runn
 def runtime_generator(folder: Path, manifest: Manifest) -> Generator:
     """The generator of the target's own runtime. Raises `SpecError` with the reason where there is none."""
     if manifest.target not in GENERATORS:
-        raise one("T745", f"{TARGETS[manifest.target].title} has no generator of its own", help="`--generator own` runs it")
+        raise one(
+            "T745", f"{TARGETS[manifest.target].title} has no generator of its own", help="`--generator own` runs it"
+        )
     if manifest.encoder_inputs:
         raise one("T745", "runtimes' own generators are for decoders alone", help="`--generator own` runs it")
     made: Generator = importlib.import_module(GENERATORS[manifest.target]).open_generator(folder, manifest)

@@ -583,9 +583,9 @@ _TARGETS = {
         "cache, or is something else.",
     ),
     "T743": Code(
-        "a broken decoder.json",
-        "The file that says what a folder holds is cut short, was changed by hand, or was written by another "
-        "version of tfdsl. Build the folder again.",
+        "a broken decoder",
+        "`decoder.json`, which says what a folder holds, or a file that it names is missing, is cut short, was "
+        "changed by hand, or was written by another version of tfdsl. Build the folder again.",
     ),
     "T744": Code(
         "an option that does not apply",

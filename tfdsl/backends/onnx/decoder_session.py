@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    RuntimeException,
+)
 
 from tfdsl.backends.onnx.decoder_builder import STATES
 from tfdsl.backends.onnx.runtime import DTYPES, opened
-from tfdsl.decoding.manifest import MASK, read_manifest
+from tfdsl.decoding.manifest import MASK, broken, read_manifest
 from tfdsl.ir.dims import evaluate
 from tfdsl.ir.text_cursor import Cursor
 from tfdsl.language.diagnostics import Source, one
@@ -34,8 +41,8 @@ class OnnxSession:
     """A decoder, its encoder if it has one, and the states between calls."""
 
     def __init__(self, decoder: Path, encoder: Path | None = None):
-        self._decoder = opened(decoder)
-        self._encoder = None if encoder is None else opened(encoder)
+        self._decoder = _opened(decoder)
+        self._encoder = None if encoder is None else _opened(encoder)
         self._states = json.loads(self._decoder.get_modelmeta().custom_metadata_map[STATES])
         remembered = {state["past"] for state in self._states}
         self._inputs = {e.name: e for e in self._decoder.get_inputs() if e.name not in remembered}
@@ -127,6 +134,14 @@ class OnnxSession:
             for name, size in zip(each.shape, arrays[each.name].shape, strict=True)
         }
         return tuple(evaluate(Cursor(Source("a size", str(dim))).size(), sizes) for dim in state["dims"])
+
+
+def _opened(path: Path) -> Any:
+    """ONNX Runtime's session with a file. Raises `SpecError` for one that is not as it was built."""
+    try:
+        return opened(path)
+    except (InvalidProtobuf, InvalidGraph, NoSuchFile, Fail, RuntimeException) as error:
+        raise broken(path, f"cannot be opened: {str(error).strip().splitlines()[0]}") from None
 
 
 def _bind(bind: Any, name: str, array: Array) -> None:

@@ -19,7 +19,7 @@ import onnx
 
 from tfdsl.backends.onnx.artifact import all_nodes
 from tfdsl.backends.onnx.decoder_builder import DecoderBuilder, End, Port
-from tfdsl.decoding.manifest import MASK, POSITIONS, Manifest
+from tfdsl.decoding.manifest import MASK, POSITIONS, Manifest, broken
 from tfdsl.decoding.tokenizers import Tokenizer
 from tfdsl.ir.dims import Size, product
 from tfdsl.ir.graph import Type
@@ -248,5 +248,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
 
 def ends_of(folder: Path) -> tuple[int, ...]:
     """The tokens that end a text in the runtime, whatever it is asked for."""
-    ends = json.loads((folder / FILE).read_bytes())["model"]["eos_token_id"]
-    return tuple(ends)
+    try:
+        return tuple(json.loads((folder / FILE).read_bytes())["model"]["eos_token_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise broken(folder / FILE, f"cannot be read: {error}") from None

@@ -27,6 +27,10 @@ def make(graph: Graph, weights: Mapping[str, Any] | None = None, dtype: str = "f
     """
     import torch
 
+    if weights is not None:
+        from tfdsl.weights import bytes_needed, require_memory
+
+        require_memory(bytes_needed(graph), f"`{graph.name}` as a module")
     source, name = emit_named(graph)
     module = import_source(graph.name, source)
     model: torch.nn.Module = getattr(module, name)().to(getattr(torch, dtype))

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from tfdsl.backends.torch.emit import emit_named
 from tfdsl.backends.torch.names import sanitised
+from tfdsl.backends.torch.sights import tidied
 from tfdsl.decoding.manifest import (
     MASK,
     POSITIONS,
     Argument,
     Manifest,
+    broken,
     describe,
     read_manifest,
     tokens_of,
@@ -21,7 +23,6 @@ from tfdsl.decoding.manifest import (
 )
 from tfdsl.ir.graph import Graph
 from tfdsl.language.diagnostics import one
-from tfdsl.passes.clean import clean
 from tfdsl.passes.incremental import incremental
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def build_decoder(
 
 def decoder_graph(graph: Graph, logits: str = "last") -> Graph:
     """The graph of one call, with its loops, and without what decoding has no use for."""
-    return clean(incremental(graph, logits=logits, windows="kept"))[0]
+    return tidied(incremental(graph, logits=logits, windows="kept"))
 
 
 def _tokens(graph: Graph) -> str:
@@ -133,8 +134,11 @@ def _opened(folder: Path, manifest: Manifest) -> torch.nn.Module:
         raise one("T711", message, help="build it with --weights FILE or --seed N")
     path = folder / manifest.decoder
     with torch.device("meta"):
-        module = import_source(path.stem, path.read_text(encoding="utf-8"))
-        model: torch.nn.Module = getattr(module, manifest.files["class"])()
+        try:
+            module = import_source(path.stem, path.read_text(encoding="utf-8"))
+            model: torch.nn.Module = getattr(module, manifest.files["class"])()
+        except (SyntaxError, UnicodeDecodeError, AttributeError, NameError) as error:
+            raise broken(path, f"is not as it was built: {error}") from None
     file = folder / manifest.files["weights"]
     stored = WeightFile(file, contents(file))
     state = {name: _tensor(stored.raw(name), stored.dtype(name)) for name in stored}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfdsl.backends.torch.arithmetic import number, number_code, spelled_as
-from tfdsl.backends.torch.code import COMPARE, Code, infix
+from tfdsl.backends.torch.arithmetic import NotPlain, number, number_code, spelled_as
+from tfdsl.backends.torch.code import ATOM, COMPARE, Code, infix
 from tfdsl.backends.torch.dimensions import size_code
 from tfdsl.backends.torch.draft import Draft
+from tfdsl.backends.torch.outside import OUTSIDE
 from tfdsl.backends.torch.provenance import size_of
 from tfdsl.backends.torch.structure import Unit
 from tfdsl.ir.dims import Dim, Size
@@ -27,7 +28,8 @@ class Measures:
         """An attribute: as the spec wrote it, if that still gives its value; else the number."""
         if isinstance(value, tuple):
             return Code(f"({', '.join(number(each) for each in value)})")
-        return self._spelled(self.unit.expression(node, name), value) or number_code(value)
+        own = self._spelled(self.unit.expression(node, name), value)
+        return own or self._from_inside(node, name, value) or number_code(value)
 
     def is_variable(self, node: Node, name: str, value: Any) -> bool:
         """Whether an attribute is more than a number: it follows a parameter."""
@@ -42,10 +44,24 @@ class Measures:
                 code = self._spelled(each, size)
                 if code is not None:
                     return code
+            return self._from_inside(node, spelled, size) or number_code(size)
         return size_code(size, self.draft.symbol)
 
     def _spelled(self, tree: syntax.Expression | None, value: Any, record: bool = True) -> Code | None:
         return spelled_as(tree, value, self.draft.scope.unit.names, self.draft.name if record else str)
+
+    def _from_inside(self, node: Node, name: str, value: Any) -> Code | None:
+        """An attribute as a block inside a loop writes it, where its node has left the loop, in the names of the model."""
+        noted = node.attributes.get(OUTSIDE)
+        if noted is None or self.unit.graph is not self.draft.program.graph or not self.draft.unit.is_root:
+            return None
+
+        def text(inner: str) -> str:
+            if inner not in noted.sizes:
+                raise NotPlain
+            return size_code(noted.sizes[inner], self._name).at(ATOM)
+
+        return spelled_as(noted.trees.get(name), value, noted.names, text)
 
     def violated(self, constraint: Constraint) -> Code:
         """The condition under which a constraint does not hold."""

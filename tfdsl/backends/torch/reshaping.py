@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tfdsl.backends.torch.code import Code, call, tuple_of
 from tfdsl.backends.torch.site import Lowering, Site
@@ -98,7 +99,22 @@ def _expand(s: Site) -> Code:
         "-1" if place >= lead and dims[place - lead] == size else s.size(size, "shape")
         for place, size in enumerate(s.a.shape)
     ]
+    filled = _FILLED.get(_number(s))
+    if filled and s.a.shape:
+        kind = {"int": ["dtype=torch.long"], "bool": ["dtype=torch.bool"]}.get(s.type().dtype, [])
+        return call(filled, *sizes, *kind, f"device={s.forward.draft.device()}")
     return Code(f"{s.atom()}.expand({', '.join(sizes)})")
+
+
+_FILLED = {0: "torch.zeros", 1: "torch.ones"}
+
+
+def _number(s: Site) -> Any:
+    """The number that is stretched, where it is one."""
+    value = s.node.inputs[0]
+    if value is None or not s.forward.is_number(s.node, 0):
+        return None
+    return s.forward.graph.node(value).attributes["value"]
 
 
 def padded_by_hand(s: Site) -> str:

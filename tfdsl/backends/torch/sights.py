@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tfdsl.backends.torch.outside import note
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Value, fed
@@ -52,11 +53,10 @@ def prepare(graph: Graph) -> Graph:
     """A copy of a graph, marked if it is a decoder's; any other graph is left as it is."""
     if not decodes(graph):
         return graph
-    from tfdsl.passes.clean import clean
     from tfdsl.passes.dead import drop_dead
     from tfdsl.passes.report import Report
 
-    graph, _ = clean(graph)
+    graph = tidied(graph)
     for node in (node for region in graph.regions() for node in region.nodes()):
         node.attributes.pop("checkpoint", None)  # a decoder has no backward pass
     _mark(graph, _of_inputs(graph))
@@ -64,6 +64,15 @@ def prepare(graph: Graph) -> Graph:
         drop_dead(region, Report("clean"))
     _rename_states(graph)
     return graph
+
+
+def tidied(graph: Graph) -> Graph:
+    """A decoder's graph with nothing computed in vain, or in every layer anew; what leaves loops keeps its names."""
+    from tfdsl.passes.clean import clean
+
+    graph = graph.copy()
+    note(graph)
+    return clean(graph)[0]
 
 
 def sliding_sizes(kept: Sequence[State]) -> dict[str, int]:

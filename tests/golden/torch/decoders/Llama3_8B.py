@@ -165,9 +165,13 @@ class Llama3_8B(nn.Module):
         heads: int = 32,
         kv_heads: int = 8,
         hidden: int = 14_336,
+        theta: int = 500_000,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        self.width = width
+        self.heads = heads
+        self.theta = theta
         self.embed_tokens = nn.Embedding(vocab, width)
         self.layers = nn.ModuleList(
             LlamaLayer(width, heads, kv_heads, hidden, eps) for _ in range(depth)
@@ -211,7 +215,8 @@ class Llama3_8B(nn.Module):
             position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)[:, -seq:]
         allowed = cached_mask(attention_mask.bool(), seq)
         x = self.embed_tokens(tokens)
-        frequency = 500_000 ** (torch.arange(64, device=tokens.device).float() * -0.015625)
+        frequency = torch.arange((self.width // self.heads) // 2, device=tokens.device)
+        frequency = self.theta ** (frequency.float() * (-2 / (self.width // self.heads)))
         angle = torch.einsum("ab,c->abc", position_ids.float(), frequency)
         cosine = angle.cos()
         sine = angle.sin()
