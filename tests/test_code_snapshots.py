@@ -23,7 +23,7 @@ from tfdsl.backends import reference
 from tfdsl.backends.onnx.lowerings import LOWERINGS
 from tfdsl.backends.trials import choose_sizes
 from tfdsl.decoding.generate import check_prompts
-from tfdsl.decoding.manifest import Manifest, logits_of, read_manifest
+from tfdsl.decoding.manifest import Argument, Manifest, read_manifest
 from tfdsl.decoding.running import runtime_generator
 from tfdsl.decoding.sampling import Chooser, Sampling
 from tfdsl.decoding.tokenizers import open_coder
@@ -143,6 +143,11 @@ def _cut_short() -> None:
     read_manifest(Path())
 
 
+def _manifest() -> Manifest:
+    tokens = {"tokens": Argument("int", ("batch", "seq"))}
+    return Manifest("onnx", "Small", "tokens", "logits", "model.onnx", vocab=16, inputs=tokens)
+
+
 def _run(**options: Any) -> None:
     reference.run(load().graph, small_weights(), **options)
 
@@ -175,13 +180,13 @@ CASES: dict[str, Callable[[], object]] = {
     "T731": lambda: load().draw("model.jpg"),
     "T734": lambda: load().draw("model.dot", depth=0),
     "T735": lambda: load(CAPPED).build("openvino", "out", seed=0, cache=True, pipeline="paged"),
-    "T741": lambda: logits_of(Graph("Silent")),
+    "T741": lambda: check_prompts(Manifest("onnx", "Silent", "x", "y", "model.onnx"), [[1]], None),
     "T742": lambda: read_manifest(Path()),
     "T743": _cut_short,
     "T744": lambda: load().build("torch", "out", cache=True, profile="ort"),
     "T745": lambda: runtime_generator(Path(), Manifest("torch", "Small", "tokens", "logits", "model.py")),
     "T746": lambda: open_coder(Path(), None),
-    "T747": lambda: check_prompts(Manifest("onnx", "Small", "tokens", "logits", "model.onnx", vocab=16), [[16]], None),
+    "T747": lambda: check_prompts(_manifest(), [[16]], None),
     "T748": lambda: Sampling(top_p=2),
     "T749": lambda: Chooser(Sampling(), 1).choose(np.array([[np.nan]])),
     "T801": _missing,

@@ -134,7 +134,7 @@ def test_padding_stands_on_the_left() -> None:
 
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
-    with pytest.raises(SpecError, match="names the file `model.onnx`, which is not there"):
+    with pytest.raises(SpecError, match=r"names the file .* which is not there"):
         read_manifest(tmp_path)
     (tmp_path / "model.onnx").touch()
     assert read_manifest(tmp_path) == MANIFEST

@@ -22,7 +22,7 @@ from tfdsl.language.diagnostics import SpecError
 
 for package in ("torch", "transformers", "onnxruntime", "openvino"):
     pytest.importorskip(package)
-from generation import FORMS, Peer, families  # noqa: E402
+from generation import FORMS, Peer, families, is_refused  # noqa: E402
 
 NEW = 6
 FAMILIES = {f"{place}-{family.model}": family for place, family in enumerate(families())}
@@ -39,6 +39,15 @@ def test_every_form_generates_what_the_library_does(model: str, tmp_path: Path) 
     assert len({token for row in expected for token in row}) > 1
     for form in FORMS:
         assert peer.found(form, NEW) == expected, form
+
+
+@pytest.mark.parametrize("model", [name for name, family in FAMILIES.items() if is_refused(family)])
+def test_positions_that_depend_on_the_whole_length_are_refused(model: str, tmp_path: Path) -> None:
+    """They are on the list of what is to equal the library and do not: a refusal, on every target, and no wrong token."""
+    peer = Peer(FAMILIES[model], tmp_path)
+    for form in FORMS:
+        with pytest.raises(SpecError, match="T720"):
+            peer.found(form, NEW)
 
 
 def test_the_list_has_decoders_and_encoder_decoders() -> None:

@@ -23,7 +23,9 @@ from tfdsl.backends.reference import run
 from tfdsl.decoding.manifest import read_manifest
 from tfdsl.ir.dims import symbol
 from tfdsl.ir.graph import Graph
+from tfdsl.ir.verify import verify
 from tfdsl.language.diagnostics import SpecError
+from tfdsl.passes.join_linears import join_linears
 from tfdsl.weights import trial
 
 SPECS = Path(__file__).parents[1] / "specs"
@@ -305,6 +307,27 @@ def test_quantised_weights(tmp_path: Path) -> None:
     assert read_manifest(tmp_path).pipelines == {"stateful": "", "paged": ""}
 
 
+def test_what_is_joined(tmp_path: Path) -> None:
+    """Maps of one tensor, unless their weights serve others or they give an output."""
+    path = tmp_path / "spec.tfm"
+    path.write_text(
+        "model Small(tokens: int[batch]) -> [batch, 8], [batch, 9], [batch, 6] {\n"
+        "  table = embedding(size=9, dim=8)\n"
+        "  x = table(tokens)\n"
+        "  y = concat(linear(x, out=4) as a, linear(x, out=4) as b)\n"
+        "  y = y * (linear(x, out=8, bias=false) as c) + (linear(x, out=8, bias=false) as d)\n"
+        "  return y, tanh(project(x, table.weight)), linear(x, out=6) as f\n"
+        "}\n"
+    )
+    graph = tfdsl.load(path).graph
+    joined = join_linears(graph)
+    verify(joined)
+    assert sorted(node.type.dims[-1] for node in joined.nodes() if node.op == "linear") == [6, 8, 9, 16]
+    weights, given = trial(graph, 0), {"tokens": np.arange(5)}
+    for name, wanted in run(graph, weights, given).items():
+        np.testing.assert_allclose(run(joined, weights, given)[name], wanted, rtol=1e-12)
+
+
 # --- which generators can run it -------------------------------------------------------------------------------------
 
 WAYS = {
@@ -340,7 +363,6 @@ BEYOND = {
     "a bias": (BIASED, "it has a bias on its scores"),
     "strides": ("attend(q, k, v, mask=causal & strided(2))", "its mask says `strided(2)`"),
     "two windows": ("attend(q, k, v, mask=causal & (window(2) | strided(3)))", "its mask says"),
-    "sinks": ("attend(q, k, v, sinks=weight(shape=[heads]) as sinks, mask=causal)", "it has sinks"),
     "a softcap": ("attend(q, k, v, mask=causal, softcap=5.0)", "it caps its scores"),
     "shared keys": ("attend(q, k, v, mask=causal) + attend(v, k, q, mask=causal & window(3))", "are read by others"),
 }
@@ -474,6 +496,24 @@ def by_session(folder: Path, given: dict[str, Any]) -> list[list[int]]:
 def test_the_session_generates_what_transformers_does(generated: Any, name: str) -> None:
     folder, given, wanted = generated(name)
     assert by_session(folder, given) == wanted
+
+
+@pytest.mark.parametrize("way", ["PA", "SDPA"])
+def test_sinks_in_a_window(tmp_path: Path, way: str) -> None:
+    genai = pytest.importorskip("openvino_genai")
+    model = spec(tmp_path, "attend(q, k, v, sinks=weight(shape=[heads]) as sinks, mask=causal & window(4))")
+    weights = {path: array * 5 for path, array in trial(model.graph, 0).items()}
+    build_decoder(model.graph, weights, tmp_path, logits="all", pipeline="paged")
+    given = left_padded(20, (12, 9))
+    session = decoder_session(tmp_path)
+    assert kinds(session).count("ScaledDotProductAttention") == 1
+    found = step_by_step(session, given, False)
+    for row, pad in enumerate((0, 3)):
+        wanted = run(model.graph, weights, {"tokens": given["tokens"][row : row + 1, pad:]})["logits"][0]
+        assert relative_error(found[row, pad:], wanted) < 1e-5
+    pipeline = genai.LLMPipeline(tmp_path, "CPU", **HINTS, ATTENTION_BACKEND=way)
+    tensors = (openvino.Tensor(np.ascontiguousarray(given[key])) for key in ("tokens", "attention_mask"))
+    assert pipeline.generate(genai.TokenizedInputs(*tensors), greedy(genai)).tokens == by_session(tmp_path, given)
 
 
 @pytest.mark.parametrize("way", ["default", "SDPA"])

@@ -53,6 +53,12 @@ def segment_inputs() -> tuple[Arrays, Arrays]:
     return {**ours, "segments": segments}, {**named, "token_type_ids": segments}
 
 
+def landmark_inputs() -> tuple[Arrays, Arrays]:
+    """Of a length that landmarks divide."""
+    ours, named = segment_inputs()
+    return {name: each[:, :24] for name, each in ours.items()}, {name: each[:, :24] for name, each in named.items()}
+
+
 def sound_inputs() -> tuple[Arrays, Arrays]:
     sound = np.random.default_rng(3).normal(size=(2, 100))
     return {"sound": sound}, {"input_values": sound}
@@ -351,6 +357,30 @@ FAMILIES = [
             **BERT_LAYER,
         },
         inputs=segment_inputs,
+        outputs=HIDDEN,
+    ),
+    published(
+        "nystromformer.tfm",
+        "Nystromformer",
+        "NystromformerModel",
+        {
+            **ENCODER,
+            "num_landmarks": 4,
+            "segment_means_seq_len": 24,
+            "max_position_embeddings": 24,
+            "conv_kernel_size": 5,
+        },
+        {**SMALL, "context": 24, "heads": 4, "hidden": 48, "landmarks": 4, "kernel": 5},
+        {
+            r"embeddings\.LayerNorm": "embeddings_norm",
+            r"embeddings\.(\w+)_embeddings": r"\1",
+            "token_type": "segment",
+            r"attention\.self": "attention",
+            r"attention\.output\.LayerNorm": "attention_norm",
+            r"attention\.output\.dense": "attention.output",
+            **BERT_LAYER,
+        },
+        inputs=landmark_inputs,
         outputs=HIDDEN,
     ),
     published(

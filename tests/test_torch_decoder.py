@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from test_incremental import LENGTH, MODELS, PADS, PIECES, SNIPPETS, SPECS, expected, inputs_of, snippet, streams
+from test_incremental_properties import graphs
 
 import tfdsl
 from tfdsl.backends.torch import emit, import_source, make
@@ -107,8 +110,8 @@ def check(graph: Graph, folder: Path, logits: str) -> None:
 @pytest.mark.parametrize("logits", ["last", "all"])
 @pytest.mark.parametrize("name", MODELS)
 def test_decoding_equals_one_pass(name: str, logits: str, tmp_path: Path) -> None:
-    path, model, settings = MODELS[name]
-    check(tfdsl.load(path, model, **settings).graph, tmp_path / "built", logits)
+    path, model, sizes = MODELS[name]
+    check(tfdsl.load(path, model, **sizes).graph, tmp_path / "built", logits)
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
@@ -120,6 +123,25 @@ def test_a_shared_layer_has_a_state_for_each_application(tmp_path: Path) -> None
     path = tmp_path / "shared.tfm"
     path.write_text(ALBERT)
     check(tfdsl.load(path).graph, tmp_path / "built", "last")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graphs(), st.booleans())
+def test_random_graphs(graph: Graph, last: bool) -> None:
+    weights = trial(graph, 0)
+    try:
+        session = Emitted(graph, weights, "last" if last else "all")
+        rows = expected(graph, weights, inputs_of(graph))
+    except SpecError:
+        return  # not causal, or a row is too short for what is cut off of it
+    scale = max(float(np.abs(row).max()) for row in rows)
+    assume(np.isfinite(scale) and scale < 1e4)
+    found = decoded(session, graph, inputs_of(graph))
+    for row, (pad, wanted) in enumerate(zip(PADS, rows, strict=True)):
+        for end, count, piece in zip(np.cumsum(PIECES), PIECES, found, strict=True):
+            start = end - 1 if last else max(end - count, pad)
+            got = piece[row] if last else piece[row, start - (end - count) :]
+            np.testing.assert_allclose(got, wanted[start - pad : end - pad], rtol=0, atol=1e-3 * max(scale, 1e-6))
 
 
 # --- the source --------------------------------------------------------------------------------------------------------
@@ -137,8 +159,8 @@ def test_emitted_source_of_decoders(name: str, golden: Any) -> None:
 
 def small(name: str = "llama") -> tuple[Graph, Any, torch.nn.Module]:
     """A graph with weights for it, and its decoder in memory."""
-    path, model, settings = MODELS[name]
-    graph = tfdsl.load(path, model, **settings).graph
+    path, model, sizes = MODELS[name]
+    graph = tfdsl.load(path, model, **sizes).graph
     weights = {path: np.asarray(each, np.float32) for path, each in trial(graph, 0).items()}
     return graph, weights, make(decoder_graph(graph), weights).eval()
 
@@ -168,7 +190,7 @@ def test_without_padding_a_token_needs_no_mask() -> None:
     made: list[Any] = []
     source = names_of(decoder)
     plain = source["cached_mask"]
-    source["cached_mask"] = lambda *given, **settings: made.append(plain(*given, **settings)) or made[-1]
+    source["cached_mask"] = lambda *inputs, **rest: made.append(plain(*inputs, **rest)) or made[-1]
     tokens = torch.randint(0, 20, (1, 6))
     decoder(tokens)
     decoder(tokens[:, :1])
@@ -233,16 +255,16 @@ def test_weights_by_columns_are_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_the_manifest_tells_what_goes_in_once(tmp_path: Path) -> None:
-    path, model, settings = MODELS["t5"]
-    session, _ = opened(tfdsl.load(path, model, **settings).graph, tmp_path / "built", "last")
+    path, model, sizes = MODELS["t5"]
+    session, _ = opened(tfdsl.load(path, model, **sizes).graph, tmp_path / "built", "last")
     manifest = session.manifest
     assert (manifest.tokens, [*manifest.encoder_inputs]) == ("outputs", ["inputs"])
     assert [*manifest.inputs] == ["outputs", "attention_mask", "position_ids"]
 
 
 def test_source_without_weights_is_built_and_does_not_run(tmp_path: Path) -> None:
-    path, model, settings = MODELS["llama"]
-    build_decoder(tfdsl.load(path, model, **settings).graph, None, tmp_path)
+    path, model, sizes = MODELS["llama"]
+    build_decoder(tfdsl.load(path, model, **sizes).graph, None, tmp_path)
     assert "class Llama(nn.Module)" in (tmp_path / "model.py").read_text()
     with pytest.raises(SpecError, match="T711"):
         decoder_session(tmp_path)
@@ -277,15 +299,15 @@ def test_a_shared_layer_in_turns_that_differ(tmp_path: Path) -> None:
 
 
 def test_the_source_of_one_size_serves_others() -> None:
-    path, model, settings = MODELS["llama"]
+    path, model, sizes = MODELS["llama"]
     source, name = emit_named(decoder_graph(tfdsl.load(path, model).graph))  # Llama 2 7B
     big = getattr(import_source("big", source), name)
     _, _, decoder = small()
-    other = big(**settings, theta=10_000).eval()
+    other = big(**sizes, theta=10_000).eval()
     other.load_state_dict(decoder.state_dict())
     tokens = torch.randint(0, 20, (2, 7))
     torch.testing.assert_close(other(tokens), decoder(tokens))
     decoder.reset()
-    moved = big(**settings, theta=500).eval()
+    moved = big(**sizes, theta=500).eval()
     moved.load_state_dict(decoder.state_dict())
     assert not torch.allclose(moved(tokens), decoder(tokens))

@@ -17,6 +17,7 @@ from tfdsl.backends.differing import culprit, ending_at
 from tfdsl.backends.reference.decoder import reference_decoder
 from tfdsl.cli import tfm
 from tfdsl.ir.graph import Graph
+from tfdsl.language import modules
 from tfdsl.language.diagnostics import SpecError
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import trial
@@ -59,6 +60,16 @@ def test_every_form_of_every_decoder_agrees(file: str) -> None:
     assert forms == {f"{each} decoder" for each in ("torch,", "onnx, portable", "onnx, ort", "openvino,")} | {
         "reference"
     }
+
+
+@pytest.mark.parametrize("name", ["differential", "latent_attention", "talking_hybrid", "recurrent"])
+def test_architectures_that_nobody_lists_decode_on_every_target(name: str) -> None:
+    path = Path(__file__).parent / "architectures" / f"{name}.tfm"
+    first = next(declared.name for declared in modules.load(path).models())
+    verdict = tfdsl.load(path, first).verify(decode=True, lengths=[6], batches=[1])
+    assert verdict.passed, verifying.render(verdict)
+    greedy = {result.output for result in verdict.results} >= {GREEDY}
+    assert greedy == (name != "latent_attention"), "it takes numbers, and chooses no tokens"
 
 
 def break_op(target: str, op: str, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]) -> None:

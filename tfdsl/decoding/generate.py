@@ -84,13 +84,16 @@ def step_inputs(manifest: Manifest, tokens: Array, mask: Array, given: Mapping[s
 
 def check_prompts(manifest: Manifest, prompts: Sequence[Sequence[int]], max_new: int | None) -> int:
     """How many tokens to generate at most. Raises `SpecError` for prompts that the model cannot take."""
+    given = manifest.inputs.get(manifest.tokens)
+    if manifest.vocab is None or given is None or (given.dtype, len(given.dims)) != ("int", 2):
+        help_ = "it takes `int[batch, seq]` and gives numbers over the vocabulary, [batch, seq, vocab]"
+        raise one("T741", f"`{manifest.model}` is no model that goes on from tokens", help=help_)
     if not prompts or not all(map(len, prompts)):
         raise one("T747", "a prompt of no tokens has nothing to go on from", help="give at least one token")
-    if manifest.vocab is not None:
-        for token in (token for prompt in prompts for token in prompt):
-            if not 0 <= token < manifest.vocab:
-                message = f"`{manifest.model}` has no token {token}: its vocabulary is {manifest.vocab}"
-                raise one("T747", message, help="is it the tokenizer of this model?")
+    for token in (token for prompt in prompts for token in prompt):
+        if not 0 <= token < manifest.vocab:
+            message = f"`{manifest.model}` has no token {token}: its vocabulary is {manifest.vocab}"
+            raise one("T747", message, help="is it the tokenizer of this model?")
     if max_new is not None and max_new < 1:
         raise one("T747", f"{max_new} new tokens cannot be generated: at least one")
     longest, width = manifest.longest, max(map(len, prompts))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdsl.ir.dims import Dim, DimError, Size, evaluate, names_of
-from tfdsl.ir.graph import Constraint, Graph, Type, Value
+from tfdsl.ir.graph import Constraint, Graph, Type
 from tfdsl.ir.states import states
 from tfdsl.language.diagnostics import SpecError, one
 
@@ -49,7 +49,8 @@ class Manifest:
 
     `inputs` are those that a step takes, by their names in the incremental graph (`tokens` is the one that is decoded,
     with `attention_mask` and `position_ids` as far as the graph reads them); `encoder_inputs` those of the encoder.
-    `logits` is the output to choose tokens from, for the last position only, or for `all`. `limits` are the largest
+    `logits` is the output to choose tokens from, for the last position only, or for `all`; `vocab` is None for a model
+    that chooses none. `limits` are the largest
     sizes that the model allows, by name. `files` maps what else a target needs to know of its files to their names.
     `pipelines` says of each runtime's own generator why it cannot run the folder, or "" where it can. `eos` are the
     tokens that end a text, and `start` is the one that an encoder-decoder begins with, as the tokenizer's files tell.
@@ -96,18 +97,16 @@ def describe(
 ) -> Manifest:
     """The manifest of an incremental graph, and of its encoder, whose outputs `given` are inputs of the decoder."""
     signature = _signature(decoder)
-    name, value = logits_of(decoder)
-    vocab = decoder.type(value).dims[-1]
     return Manifest(
         target=target,
         model=decoder.name,
         tokens=tokens,
-        logits=name,
+        logits=decoder.outputs[0][0],
         decoder=file,
         encoder=encoder_file,
         profile=profile,
         all_logits=all_logits,
-        vocab=vocab if isinstance(vocab, int) else None,
+        vocab=vocabulary_of(decoder),
         inputs={name: each for name, each in signature.items() if name not in given},
         encoder_inputs={} if encoder is None else _signature(encoder),
         states=tuple(
@@ -122,23 +121,22 @@ def describe(
 
 
 def tokens_of(decoder: Graph) -> str:
-    """The input of an incremental graph that is decoded: the first of whole numbers for new positions, [batch, seq]."""
+    """The input of an incremental graph that is decoded: the first of tokens, `int[batch, seq]`, or of anything else."""
     signature = {node.attributes["name"]: node.type for node in map(decoder.node, decoder.inputs)}
     new = signature[POSITIONS].dims[1:] if POSITIONS in signature else None
-    for name, type_ in signature.items():
-        fits = type_.dtype == "int" and len(type_.dims) == 2 and new in (None, type_.dims[1:])
-        if fits and name not in (MASK, POSITIONS):
-            return name
-    raise one("T741", f"`{decoder.name}` has no input of tokens, `int[batch, seq]`, to decode")
+    moving = [name for name, type_ in signature.items() if new in (None, type_.dims[1:2])]
+    moving = [name for name in moving if name not in (MASK, POSITIONS)]
+    tokens = [name for name in moving if signature[name].dtype == "int" and len(signature[name].dims) == 2]
+    if not moving:
+        raise one("T741", f"`{decoder.name}` has no input with positions to decode")
+    return (tokens or moving)[0]
 
 
-def logits_of(graph: Graph) -> tuple[str, Value]:
-    """The output to choose tokens from: the first."""
-    for name, value in graph.outputs[:1]:
-        if graph.type(value).dtype == "float" and len(graph.type(value).dims) == 3:
-            return name, value
-    message = f"the first output of `{graph.name}` is nothing to choose tokens from"
-    raise one("T741", message, help="it should be numbers over the vocabulary, [batch, seq, vocab]")
+def vocabulary_of(decoder: Graph) -> int | None:
+    """How many tokens there are to choose from: the last axis of an output `[batch, seq, vocab]`, None without one."""
+    type_ = decoder.type(decoder.outputs[0][1])
+    size = type_.dims[-1]
+    return size if type_.dtype == "float" and len(type_.dims) == 3 and isinstance(size, int) else None
 
 
 def limits(*graphs: Graph) -> dict[str, int]:

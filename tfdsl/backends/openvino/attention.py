@@ -57,7 +57,7 @@ def attend(
         mask = b.scalar(0, "float") if added is None else added.value
         result = b.emit("scaled_dot_product_attention", q, keys, values, mask, scale)
     else:
-        # The operator has no softcap, and from Python no sinks.
+        # The operator has no softcap, and without a state the CPU plugin takes it apart where it has sinks.
         scores = b.emit("multiply", b.emit("matmul", q, keys, transpose_a=False, transpose_b=True), scale)
         chances = _chances(b, a, scores, added, sinks, (*q.dims[:3], k.dims[2]))
         result = b.emit("matmul", chances, values, transpose_a=False, transpose_b=False)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 from openvino import opset16
+from openvino.utils.node_factory import NodeFactory
 
 from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Type
@@ -63,6 +64,16 @@ class Stored:
     dtype: str
 
 
+def _attention_with_sinks(*inputs: openvino.Output) -> openvino.Node:
+    """Attention whose last input is a logit for each head [1, h, 1, 1] that takes part in the softmax alone."""
+    attributes = {"causal": False}
+    return NodeFactory("opset13").create("ScaledDotProductAttention", list(inputs), attributes)
+
+
+# Operators that the functions of the opset do not make, or not with all their inputs.
+_MORE: dict[str, Callable[..., openvino.Node]] = {"attention_with_sinks": _attention_with_sinks}
+
+
 class Builder:
     """Operators and constants of one model. Equal operators are made once: every one used here is a pure function."""
 
@@ -95,7 +106,7 @@ class Builder:
         self._reserve_ends()
 
     def emit(self, op: str, *inputs: Operand | None, **attributes: Any) -> openvino.Output:
-        """Add an operator of one result, by its name in `openvino.opset16`."""
+        """Add an operator of one result, by its name in `openvino.opset16` or here."""
         (only,) = self.emit_all(op, *inputs, **attributes)
         return only
 
@@ -106,7 +117,7 @@ class Builder:
         key = (op, sources, tuple(sorted(attributes.items())))
         if key not in self._made:
             given = (outputs,) if op in _OF_A_LIST else outputs
-            node = getattr(opset16, op)(*given, **attributes)
+            node = (_MORE.get(op) or getattr(opset16, op))(*given, **attributes)
             self._name(node, node.get_type_name())
             self._made[key] = tuple(node.outputs())
         return self._made[key]

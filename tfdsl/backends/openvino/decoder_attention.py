@@ -42,7 +42,7 @@ def told(graph: Graph, node: Node) -> Told | str:
         why = _not_remembered(graph, node, place, a.offset)
         if why:
             return why
-    for place, what in ((3, "a bias on its scores"), (4, "a mask of its own"), (5, "sinks")):
+    for place, what in ((3, "a bias on its scores"), (4, "a mask of its own")):
         if node.inputs[place] is not None:
             return f"it has {what}"
     if a.softcap is not None:
@@ -80,17 +80,27 @@ def attend(
     if not isinstance(how, Told):
         return attention.attend(b, a, q, k, v, bias, allowed, sinks, *rest)
     keep = next(each for each in rest if each.type.dtype == "bool")
-    return remembered(b, a, q, k, v, keep, how.window)
+    return remembered(b, a, q, k, v, sinks, keep, how.window)
 
 
 def remembered(
-    b: Builder, a: Attributes, q: Tensor, k: Tensor, v: Tensor, keep: Tensor, window: int | None
+    b: Builder,
+    a: Attributes,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor | None,
+    keep: Tensor,
+    window: int | None,
 ) -> openvino.Output:
     """Causal attention of new positions over all; what padding gets is anything, since nothing reads it."""
     queries, keys = q.dims[2], k.dims[2]
     mask = _mask(b, keep, (q.dims[0], queries, keys), a.offset, window)
     joined = (repeated(b, each, q.dims[1]) for each in (k, v))
-    return b.emit("scaled_dot_product_attention", q, *joined, mask, scale_of(b, a, q))
+    if sinks is None:
+        return b.emit("scaled_dot_product_attention", q, *joined, mask, scale_of(b, a, q))
+    heads = b.emit("reshape", sinks, b.ints(1, -1, 1, 1), special_zero=False)
+    return b.emit("attention_with_sinks", q, *joined, mask, scale_of(b, a, q), heads)
 
 
 def _mask(b: Builder, keep: Tensor, dims: tuple[Size, Size, Size], past: Size, window: int | None) -> openvino.Output:

@@ -73,6 +73,8 @@ def _no_text_to_text(graph: Graph, tokens: str, encoder: Graph | None) -> Hindra
     for node in inputs:
         if node.attributes["name"] not in (tokens, MASK, POSITIONS):
             return Hindrance(f"it gives a model tokens and nothing else, and not `{node.attributes['name']}`", node)
+        if node.attributes["name"] == tokens and (node.type.dtype, len(node.type.dims)) != ("int", 2):
+            return Hindrance(f"it gives a model tokens, and `{tokens}` is {node.type}", node)
     (_, value), *others = graph.outputs
     if others or graph.type(value).dtype != "float" or len(graph.type(value).dims) != 3:
         return Hindrance("it takes one output from a model, [batch, seq, vocab]", graph.node(value))

@@ -25,10 +25,10 @@ def hindrance(tokenizer: Tokenizer) -> str:
 def convert_tokenizer(folder: Path) -> None:
     """Write the tokenizer of a folder, whose files are there, as OpenVINO models. Raises `SpecError`."""
     import openvino_tokenizers
-    import transformers
+    from transformers import PreTrainedTokenizerFast  # the one that a `tokenizer.json` is; others would load frameworks
 
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         models = openvino_tokenizers.convert_tokenizer(loaded, with_detokenizer=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -48,7 +48,7 @@ def build_decoder(
 ) -> None:
     """Write the decoder of a model into a folder, as source and, with weights, their file. Raises `SpecError`."""
     graph = decoder_graph(graph, logits)
-    manifest = describe(graph, target="torch", file=FILE, tokens=_tokens(graph), all_logits=logits == "all")
+    manifest = describe(graph, target="torch", file=FILE, tokens=tokens_of(graph), all_logits=logits == "all")
     if weights is not None:
         from tfdsl.backends.torch.storage import write
         from tfdsl.weights import materialise
@@ -64,17 +64,6 @@ def build_decoder(
 def decoder_graph(graph: Graph, logits: str = "last") -> Graph:
     """The graph of one call, with its loops, and without what decoding has no use for."""
     return tidied(incremental(graph, logits=logits, windows="kept"))
-
-
-def _tokens(graph: Graph) -> str:
-    """The input that is decoded, of those that an encoder may have beside it."""
-    nodes = [graph.node(place) for place in graph.inputs]
-    new = next(node.type.dims for node in nodes if node.attributes["name"] == POSITIONS)
-    stepwise = Graph(graph.name)
-    for node in nodes:
-        if node.type.dims == new:
-            stepwise.add("input", (), node.attributes, node.types)
-    return tokens_of(stepwise)
 
 
 def _apart(manifest: Manifest) -> Manifest:

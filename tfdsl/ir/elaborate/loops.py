@@ -13,6 +13,7 @@ from tfdsl.ir.graph import Frame, Graph, Type, Value
 from tfdsl.language import syntax
 from tfdsl.language.diagnostics import Label
 
+_COLLECT = "`all = concat(all, x)` collects tensors, in a loop whose turns read its index"
 _MAY_CHANGE = "only a loop whose turns read its index, `repeat NAME[n] as i`, may change shapes"
 
 
@@ -114,7 +115,7 @@ def _carried(body: Body, statement: syntax.Repeat) -> list[str]:
                 f"`{name}` is {kind_of(value)} outside the loop, and only tensors are carried from turn to turn",
                 span,
                 others=(Label(first, "bound here"),) if first else (),
-                help="use another name inside",
+                help=_COLLECT if isinstance(value, tuple) else "use another name inside",
             )
         carried.append(name)
     return carried
