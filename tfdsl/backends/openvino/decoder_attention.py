@@ -1,13 +1,12 @@
 """Attention over keys and values that were remembered, in the words that runtimes know.
 
 The CPU plugin and the paged attention of openvino-genai both look for a scaled dot-product attention over a joined variable.
-The latter takes for granted that the mask is the causal one, or one with a window if it is spelled as the exporters of
-gpt-oss do, and drops whatever else a mask says. So an attention is told this way only where nothing else is said.
+The latter takes for granted that the mask is the causal one, or one with a window if it is spelled as the exporter of
+gpt-oss spells it, and drops whatever else a mask says. So an attention is told this way only where nothing else is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import openvino
@@ -25,7 +24,6 @@ from tfdsl.ir.ops import OPS
 from tfdsl.passes.lower_masks import conjuncts
 
 _HIDDEN = -65504.0  # the least number of float16: exporters write it whatever the type, and patterns look for it
-_END = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -157,10 +155,3 @@ def reads_mask(graph: Graph, value: Value) -> bool:
     source = node.inputs[0] if node.op == "cast" else None
     given = None if source is None else graph.node(source)
     return given is not None and given.op == "input" and given.attributes["name"] == MASK
-
-
-def attentions(graph: Graph) -> Iterator[Node]:
-    """All attentions of a flat graph over what it remembers."""
-    for node in graph.nodes():
-        if node.op == "attend" and "offset" in node.attributes:
-            yield node
