@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tfdsl.checkpoints.folder import Folder
 from tfdsl.checkpoints.names import Pattern
 from tfdsl.ir.elaborate import elaborate
 from tfdsl.language import syntax
@@ -14,7 +13,9 @@ from tfdsl.language.diagnostics import Collector, Diagnostic, Source, Span
 from tfdsl.language.modules import Declared, Module
 from tfdsl.language.parser import parse
 from tfdsl.language.printer import print_expression
-from tfdsl.weights.elements import as_float
+
+if TYPE_CHECKING:
+    from tfdsl.checkpoints.folder import Folder
 
 MOST_ELEMENTS = 2**24
 # Published tables were worked out in float32, of which angles of a thousand turns lose digits, and may be stored shorter.
@@ -42,10 +43,13 @@ def check_computed(folder: Folder, tables: list[Computed], faults: Collector) ->
 
 
 def _agrees(folder: Folder, name: str, table: Computed) -> bool:
+    import numpy as np
+
     from tfdsl.backends.reference import run
+    from tfdsl.weights.elements import as_float
 
     entry = folder.entry(name)
-    if len(entry.shape) != 2 or entry.dtype not in _TOLERANCES or not 0 < np.prod(entry.shape) <= MOST_ELEMENTS:
+    if len(entry.shape) != 2 or entry.dtype not in _TOLERANCES or not 0 < math.prod(entry.shape) <= MOST_ELEMENTS:
         return False
     rows, columns = entry.shape
     applied = f"x |> {print_expression(table.block)}"
