@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 SPEC = ROOT / "specs" / "llama.tfm"
 SIZES = {"vocab": 32_000, "width": 768, "depth": 12, "heads": 12, "kv_heads": 4, "hidden": 2048}
 LARGE = {"vocab": 32_000, "width": 1536, "depth": 16, "heads": 16, "kv_heads": 4, "hidden": 4096}
@@ -194,7 +195,7 @@ def measure(commands: dict[str, Callable[[Path], list[str]]], out: Path, runs: i
 def _surroundings(cache: Path) -> dict[str, str]:
     """What a program that is installed would find: its modules compiled, and no way to anything but this machine."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    found = {**os.environ, **offline, "PYTHONPYCACHEPREFIX": str(cache)}
+    found = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(cache)}
     found.pop("PYTHONDONTWRITEBYTECODE", None)
     return found
 
@@ -264,9 +265,9 @@ def show_memory(work: Path) -> None:
     others = {"ONNX, float16": ("--to", "onnx", "--dtype", "float16"), "ONNX, four bits": quantised}
     for title, options in {**plain, **OURS, **others}.items():
         _clear(work / "out")
-        process = subprocess.Popen(
-            ours(checkpoint, LARGE, options)(work / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command, surroundings = ours(checkpoint, LARGE, options)(work / "out"), _surroundings(work / "modules")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, env=surroundings, **quiet)
         most = _watch(process)
         told = "ok" if most <= limit else "too much"
         print(f"{title:30s} {most / 1e6:6.0f} MB  {told if process.returncode == 0 else 'it fails'}")
