@@ -11,6 +11,7 @@ import openvino
 import pytest
 from op_cases import BATCH, CASES, SEQ, Case, Flat, attend, qkv, random_inputs, trial_weights
 
+import tfdsl
 from tfdsl.backends.compare import relative_error
 from tfdsl.backends.openvino import build, make, session
 from tfdsl.backends.openvino.runtime import EXACT
@@ -410,3 +411,19 @@ def test_what_is_for_training_only_is_left_out() -> None:
     graph = f.give(f("relu", x))
     graph.penalties.append(("spread", Value(graph.add("exp", (x,)).id)))
     assert "Exp" not in {node.get_type_name() for node in make(graph, {}).get_ordered_ops()}
+
+
+@pytest.mark.parametrize("head", [64, 128, 192])
+def test_masks_over_heads_of_any_size(head: int, tmp_path: Path) -> None:
+    """The CPU plugin gives garbage where attention and what reads it read one mask, for heads of 128 features and more."""
+    text = f"""
+model Wide(x: [batch, seq, {2 * head}]) -> [batch, seq, {2 * head}] {{
+  q, k, v = linear(x, out={6 * head}) as qkv
+      |> rearrange("b s (t h d) -> t b h s d", t=3, h=2)
+      |> split(parts=3, axis=0, squeeze=true)
+  return rearrange(attend(q, k, v, mask=window(4)), "b h s d -> b s (h d)")
+}}
+"""
+    (tmp_path / "wide.tfm").write_text(text, "utf-8")
+    verdict = tfdsl.load(tmp_path / "wide.tfm").verify(["openvino"])
+    assert [result for result in verdict.results if not result.passed] == []

@@ -64,7 +64,11 @@ def attend(
     if visible is None or allowed is None or sinks is not None:
         return result  # under a causal mask alone every query sees the first key, and a sink can always be seen
     sees = b.emit("reduce_logical_or", visible.value, b.ints(-1), keep_dims=True)
-    return b.emit("select", sees, result, b.scalar(0, "float"))
+    # The CPU plugin gives garbage for heads of 128 features, 192 and so on where what reads attention reads its mask as
+    # well; with positions before heads it does not take them together.
+    turned, shown = (b.emit("transpose", each, b.ints(0, 2, 1, 3)) for each in (result, sees))
+    seen = b.emit("select", shown, turned, b.scalar(0, "float"))
+    return b.emit("transpose", seen, b.ints(0, 2, 1, 3))
 
 
 def _like_scores(b: Builder, x: Tensor | None) -> Mask | None:
