@@ -23,7 +23,7 @@ from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
 
-OF_NO_PAPER = ("Identity",)
+OF_NO_PAPER = ("Identity", "resize")
 STD = Path(tfdsl.__file__).parent / "std"
 FILES = sorted(STD.glob("*.tfm"))
 Arrays = dict[str, Any]
