@@ -79,6 +79,8 @@ class Bench:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             for part in (PACKAGES[name][:1], PACKAGES[name]):  # PyTorch first, since others would take a larger one
                 subprocess.run([str(python), "-m", "pip", "install", "--quiet", *part], check=True)
+            # What a peer pulls in is made for another PyTorch, and `transformers` fails to load beside it.
+            subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True)
             (folder / "complete").touch()
         return str(python)
 
