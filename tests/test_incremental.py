@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[Path, str | None, dict[str, Any]]] = {
     "talking": (ARCHITECTURES / "talking_hybrid.tfm", "Odd", {}),
 }
 
-# ruff: noqa: E501
+# ruff: noqa: E501 (each of the snippets is one line)
 # Each computes logits [batch, seq, 20] from x [batch, seq, 16].
 SNIPPETS = {
     "convolution with padding before": "swap(conv1d(swap(x), out=16, kernel=3, dilation=2, padding=[4, 0]) as c)",
@@ -316,6 +316,29 @@ def test_a_decoder_alone_has_no_encoder() -> None:
     assert split(graph) == (None, graph)
 
 
+def test_what_is_carried_settles_however_long_it_takes(tmp_path: Path) -> None:
+    """What the model is given reaches the last of many carried values one turn at a time."""
+    values = [f"v{place}" for place in range(8)]
+    begin = "\n".join(f"  {name} = expand(0.0, shape=[batch, seq, 16])" for name in values)
+    turn = "\n".join(f"    {name} = {after}" for name, after in zip(values, [*values[1:], "x"], strict=True))
+    text = f"""
+model Carried(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {{
+  x = embedding(tokens, size=20, dim=16) as table
+{begin}
+  repeat layers[10] {{
+{turn}
+    x = x + 0.1 * v0
+  }}
+  k = rearrange(v0, "b s d -> b 1 s d")
+  y = attend(rearrange(x, "b s d -> b 1 s d"), k, k, mask=causal)
+  return linear(rearrange(y, "b 1 s d -> b s d"), out=20) as head
+}}
+"""
+    (tmp_path / "carried.tfm").write_text(text, "utf-8")
+    graph = tfdsl.load(tmp_path / "carried.tfm").graph
+    check(graph, incremental(graph), trial(graph, 0), last=True)
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -330,6 +353,8 @@ REFUSED = {
     "the other triangle": "attended(softmax(where(near <= 0, scores, -1e9)) @ v)",
     "a mask that is too mild": "attended(softmax(where(see, scores, -5.0)) @ v)",
     "a shift to the left": "pad(slice(x, axis=1, start=1), axis=1, after=1)",
+    "as many features as positions": "sum(slice(x, axis=2, stop=seq), axis=2, keep=true)",
+    "features counted from the length": "slice(concat(x, x, axis=2), axis=2, start=seq, stop=seq + 16)",
     "roll": "roll(x, shift=1, axis=1)",
     "the length as a number": 'x / cast(seq, to="float")',
     "latents that see all": 'expand(mean(rearrange(attend(weight(shape=[4, 2, 4], init=normal(1)) as latent |> rearrange("h n d -> 1 h n d") |> expand(shape=[batch, 4, 2, 4]), k, v), "b h n d -> b n (h d)"), axis=1, keep=true), shape=[batch, seq, 16])',

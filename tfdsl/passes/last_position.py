@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tfdsl.ir.axes import flows, settings
 from tfdsl.ir.graph import Graph, Node, Value
+from tfdsl.passes.dead import drop_dead
+from tfdsl.passes.report import Report
 
 # Ops that are done for the last position as well as for all of them, if those of their operands' axes are.
 _NEVER = {
@@ -33,7 +35,8 @@ def last_position(graph: Graph, *, attention: bool = True) -> Graph:
     graph = graph.copy()
     name, value = graph.outputs[0]
     graph.outputs[0] = (name, _cut(graph, value, 1, _pushed(graph, value, attention), {}))
-    return _without_dead(graph)
+    drop_dead(graph, Report("last_position"))
+    return graph
 
 
 def _pushed(graph: Graph, output: Value, attention: bool) -> set[tuple[Value, int]]:
@@ -101,13 +104,3 @@ def _cut(graph: Graph, value: Value, axis: int, pushed: set[tuple[Value, int]], 
     twin = graph.add(node.op, inputs, attributes, like=node, spelled=dict(node.spelled), labels=node.labels)
     made[value] = Value(twin.id)
     return made[value]
-
-
-def _without_dead(graph: Graph) -> Graph:
-    needed = {value.node for value in graph.results()}
-    for node in reversed(graph.nodes()):
-        if node.id in needed:
-            needed.update(value.node for value in node.inputs if value is not None)
-        elif node.op != "input":
-            graph.remove(node)
-    return graph

@@ -13,14 +13,12 @@ from tfdsl.ir.op import ShapeError
 from tfdsl.language.diagnostics import SpecError, one
 from tfdsl.passes.incremental.causality import Causality
 from tfdsl.passes.incremental.cuts import Reader, can_recompute
-from tfdsl.passes.incremental.flow import Fault, Flow
+from tfdsl.passes.incremental.flow import NEW, Fault, Flow, Full
 from tfdsl.passes.incremental.frames import reframe
 from tfdsl.passes.incremental.rows import Emitter, Made
 from tfdsl.passes.incremental.rules import Looks
-from tfdsl.passes.incremental.special import NEW, SPECIAL, SUMS
+from tfdsl.passes.incremental.special import SPECIAL, SUMS
 from tfdsl.passes.incremental.windows import Windows
-
-Full = frozenset[int]  # the axes of a value that hold all positions, and not only the new ones
 
 NAMED = {"key": 1, "value": 2}  # what states that attention reads are called, with their places among its operands
 
@@ -138,12 +136,12 @@ class Builder:
         """Let the blocks in the new region name its values."""
         reframe(self.graph, {value: made.value for (value, full), made in self._made.items() if full == NEW})
 
-    def general(self, node: Node, full: Full, **attributes: Any) -> tuple[Node, bool]:
+    def general(self, node: Node, full: Full) -> tuple[Node, bool]:
         """An op that goes position by position, on operands whose axes hold what those of the result are to hold."""
         operands: list[Made | None] = []
         for place, (value, goes) in enumerate(zip(node.inputs, flows(self.old, node), strict=True)):
             operands.append(None if value is None else self.operand(node, place, value, goes, full))
-        given = {**node.attributes, **attributes}
+        given = dict(node.attributes)
         if full and len(full) == len(self.causality.flow(Value(node.id)).axes):
             given = {name: self.lengthened(each) for name, each in given.items()}
         return self.emitter.emit(node, operands, given)
@@ -215,7 +213,7 @@ class Builder:
         path = self.path(node, hint)
         return self.emitter.add("append", zeroed, like=node, path=path, axis=axis, size=count, last=count, fill=count)
 
-    def zeroed(self, made: Made, axis: int, node: Node, low: float = 0.0) -> Value:
+    def zeroed(self, made: Made, axis: int, node: Node) -> Value:
         """New positions with zeros for padding."""
         dims = self.graph.type(made.value).dims
         rank = max(len(dims), len(dims) - axis + 1)  # one without a batch gets an axis for it
@@ -225,7 +223,7 @@ class Builder:
         names = " ".join(["b", *("s" if each == place else "1" for each in range(1, rank))])
         real = self.emitter.add("rearrange", self.helper("real").value, like=node, pattern=f"b s -> {names}")
         dtype = self.graph.type(made.value).dtype
-        nothing: Any = {"float": float, "int": int, "bool": bool}[dtype](low)
+        nothing: Any = {"float": 0.0, "int": 0, "bool": False}[dtype]
         zero = self.emitter.add("constant", like=node, value=nothing, dtype=dtype)
         return self.emitter.add("where", real, made.value, zero, like=node)
 

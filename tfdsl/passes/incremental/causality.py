@@ -19,8 +19,6 @@ from tfdsl.passes.incremental.flow import STATIC, Fault, Flow, State
 from tfdsl.passes.incremental.rules import RULES, Looks, Site
 from tfdsl.passes.regions import Region
 
-# A sum or a loop's carried values settle after so many rounds, or not at all.
-_ROUNDS = 4
 # Attributes that may name the number of positions, since a rule of the op says what then follows.
 _SIZED = {"expand", "slice", "iota", "rearrange", "append", "attend", "input", "weight"}
 
@@ -78,6 +76,9 @@ class Causality:
         found = rule(site) if rule is not None else None
         if found is None:
             found = site.by_position()
+        dims = [dim for type_ in node.types for axis, dim in enumerate(type_.dims) if axis not in found.axes]
+        if self._names_positions(dims):
+            raise Looks("asks how many positions there are")
         return replace(found, above=above(self.region, self.conditions, site, found))
 
     def _source(self, node: Node, a: Attributes, operands: list[Flow | None]) -> Flow:
@@ -120,7 +121,7 @@ class Causality:
     def _loop(self, node: Node) -> Sequence[State]:
         carried = node.attributes["carried"]
         inputs = [STATIC if value is None else self.states[value] for value in fed(node)]
-        for _ in range(_ROUNDS):
+        while True:  # each round knows less of what is carried than the one before, until nothing changes
             results: list[State] = list(inputs[:carried])
             for variant, body in enumerate(node.bodies):
                 inside = Causality(Region(body, node, self.region), self.positions, inputs)
@@ -128,9 +129,8 @@ class Causality:
                 ends = [inside.states[value] for _, value in body.outputs]
                 results = [_join(node, *pair) for pair in zip(results, ends, strict=True)]
             if results == inputs[:carried]:
-                break
+                return results
             inputs[:carried] = results
-        return results
 
 
 def _join(node: Node, before: State, after: State) -> State:

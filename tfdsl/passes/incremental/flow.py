@@ -10,6 +10,9 @@ from tfdsl.ir.graph import Node
 # What a matrix over (query, key) positions holds wherever the key comes after the query, by the pair of axes.
 Above = Mapping[tuple[int, int], float]
 
+Full = frozenset[int]  # the axes of a value that hold all positions, and not only the new ones
+NEW: Full = frozenset()
+
 
 @dataclass(frozen=True)
 class Flow:

@@ -109,6 +109,8 @@ def _pad(s: Site) -> Flow | None:
 def _slice(s: Site) -> Flow | None:
     flow = _single(s)
     if flow is None:
+        if _names(s.a.start, s.positions) or (s.a.stop is not None and _names(s.a.stop, s.positions)):
+            raise Looks("asks how many positions there are")
         return None
     size = s.dims(0)[s.a.axis]
     lost = 0 if s.a.stop is None else size - s.a.stop

@@ -10,14 +10,12 @@ from tfdsl.ir.axes import flows, settings
 from tfdsl.ir.dims import Size
 from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.op import Attributes
-from tfdsl.passes.incremental.flow import Flow
+from tfdsl.passes.incremental.flow import NEW, Flow, Full
 from tfdsl.passes.incremental.rows import Made
 from tfdsl.passes.incremental.rules import Looks, is_zero
 
 if TYPE_CHECKING:
-    from tfdsl.passes.incremental.build import Builder, Full
-
-NEW: frozenset[int] = frozenset()
+    from tfdsl.passes.incremental.build import Builder
 
 SUMS = ("matmul", "einsum", "sum", "max", "softmax")  # over keys, where none is later than its query
 Emitted = tuple[Node, bool] | Made | None
@@ -80,13 +78,8 @@ def _delayed(b: Builder, node: Node, value: Value, a: Attributes) -> Emitted:
 
 
 def _delay(b: Builder, node: Node, value: Value) -> int:
-    """By how many positions a node delays its operand: by the elements before the first, if all are then of one length."""
-    before, after = b.causality.flow(value), b.causality.flow(Value(node.id))
-    size, axis = b.old.type(value), after.axes[0]
-    grown = node.type.dims[axis] - size.dims[axis]
-    if not after.settled or (before.lead == 0 and before.ahead == 0 and grown != 0):
-        return 0
-    return _leads(b, node, value)
+    """By how many positions a node delays its operand: by the elements before the first, where no others are left over."""
+    return _leads(b, node, value) if b.causality.flow(Value(node.id)).settled else 0
 
 
 def _leads(b: Builder, node: Node, value: Value) -> int:
