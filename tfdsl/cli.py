@@ -6,6 +6,7 @@ it runs, so that every command answers at once.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -421,6 +422,8 @@ def explain(code: str) -> None:
 
 def main() -> None:
     """Run the command line, and end the process."""
+    # What a command makes lives until it ends: to look for cycles in it over and over is a tenth of a build's time.
+    gc.set_threshold(100_000, 50, 50)
     tfm(prog_name="tfm")
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tfdsl.language.diagnostics import one
 
@@ -40,6 +41,17 @@ def atomic_directory(path: str | os.PathLike[str], last: str | None = None) -> I
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             _swap(temporary, target, last)
+
+
+def open_empty(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for writing as `open(path, "wb")` does, but for one that is empty already, as temporaries are.
+
+    What was written into a truncated file, some file systems (ext4) bring to the disk before they close it.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    if os.fstat(handle).st_size:
+        os.ftruncate(handle, 0)
+    return os.fdopen(handle, "wb")
 
 
 @contextmanager

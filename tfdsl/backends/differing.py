@@ -47,7 +47,7 @@ def ending_at(graph: Graph, value: Value, name: str = "value") -> Graph:
     """A copy of a flat graph that computes one of its values and nothing else; it keeps its inputs."""
     short = graph.copy()
     short.outputs, short.penalties = [(name, value)], []
-    needed = {value.node, *nx.ancestors(graph.network, value.node), *short.inputs}
+    needed = {value.node, *nx.ancestors(graph.network(), value.node), *short.inputs}
     for node in reversed(short.nodes()):
         if node.id not in needed:
             short.remove(node)
@@ -64,7 +64,7 @@ def culprit(graph: Graph, node: Node, target: str) -> SpecError:
 
 def _last_place(graph: Graph, node: Node) -> str:
     """The block nearest before a node that is in none itself: in a loop, that says which turn it is in."""
-    for _, source in nx.bfs_edges(graph.network, node.id, reverse=True):
+    for _, source in nx.bfs_edges(graph.network(), node.id, reverse=True):
         if where := place(graph, graph.node(source)):
             return where
     return ""
@@ -73,7 +73,7 @@ def _last_place(graph: Graph, node: Node) -> str:
 def _chain(graph: Graph, end: int) -> list[int]:
     """The nodes through which everything passes on its way from the inputs to a node, in order; that node is the last."""
     backwards = nx.DiGraph()
-    for node in (end, *nx.ancestors(graph.network, end)):
+    for node in (end, *nx.ancestors(graph.network(), end)):
         backwards.add_node(node)
         for value in graph.node(node).inputs:
             if value is not None:
@@ -102,6 +102,7 @@ def _narrow(chain: Sequence[int], is_wrong: Callable[[int], bool]) -> tuple[int 
 
 def _between(graph: Graph, before: int | None, after: int) -> list[Node]:
     """The nodes that compute `after` from `before`, in order."""
-    known = set() if before is None else {before, *nx.ancestors(graph.network, before)}
-    wanted = {after, *nx.ancestors(graph.network, after)} - known
+    network = graph.network()
+    known = set() if before is None else {before, *nx.ancestors(network, before)}
+    wanted = {after, *nx.ancestors(network, after)} - known
     return [node for node in graph.nodes() if node.id in wanted and node.op not in _GIVEN]

@@ -1,23 +1,26 @@
-"""The graph: ordered inputs and deterministic order over a NetworkX multigraph.
+"""The graph: nodes in a deterministic order, ordered inputs, and who reads what.
 
 A graph is a region: the whole model, or the body of one `repeat` or `route` node, which stays a single node until a
 backend asks for it unrolled (`tfdsl/passes/unroll.py`). Nodes of one region are flat: which block application a node came
 from is a colour on it (`scope`), so that passes see across blocks and the PyTorch backend can still write a class a block.
+What NetworkX has algorithms for goes through `Graph.network`.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfdsl.ir.dims import Size
 from tfdsl.language.diagnostics import Span
 from tfdsl.language.syntax import Block, Expression
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Type(NamedTuple):
@@ -104,6 +107,23 @@ class Node:
         (only,) = self.types
         return only
 
+    def copy(self) -> Node:
+        """A copy with attributes and bodies of its own."""
+        return Node(  # five times as fast as `replace`: passes do little else
+            self.id,
+            self.op,
+            self.inputs,
+            self.attributes.copy(),
+            self.types,
+            self.name,
+            self.scope,
+            self.span,
+            self.spelled.copy(),
+            self.labels,
+            tuple(body.copy() for body in self.bodies) if self.bodies else (),
+            self.order,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
@@ -116,12 +136,18 @@ class Constraint:
     span: Span | None = field(default=None, compare=False)
 
 
+class CycleError(ValueError):
+    """Nodes of a graph depend on themselves, so that none of them can come first."""
+
+
 class Graph:
     """A region of nodes with named inputs and outputs."""
 
     def __init__(self, name: str):
         self.name = name
-        self.network: nx.MultiDiGraph = nx.MultiDiGraph()
+        self._nodes: dict[int, Node] = {}
+        # Who reads each node: the reader and the place among its inputs, with the result that is read.
+        self._readers: dict[int, dict[tuple[int, int], int]] = {}
         self.inputs: list[int] = []
         self.outputs: list[tuple[str, Value]] = []
         self.penalties: list[tuple[str, Value]] = []
@@ -132,36 +158,60 @@ class Graph:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self.network)
+        return len(self._nodes)
 
     def __contains__(self, node: int) -> bool:
-        return node in self.network
+        return node in self._nodes
 
     def node(self, node: int | Value) -> Node:
-        return self.network.nodes[node.node if isinstance(node, Value) else node]["node"]
+        return self._nodes[node.node if isinstance(node, Value) else node]
 
     def type(self, value: Value) -> Type:
         return self.node(value).types[value.index]
 
     def nodes(self) -> list[Node]:
-        """All nodes, each after what it depends on; otherwise inputs first, and the others as their `order` says."""
-        found: list[Node] = sorted((node for _, node in self.network.nodes(data="node")), key=_place)
+        """All nodes, each after what it depends on; otherwise inputs first, and the others as their `order` says.
+
+        Raises `CycleError` where nodes depend on themselves.
+        """
+        found: list[Node] = sorted(self._nodes.values(), key=_place)
         seen: set[int] = set()
         for node in found:
-            if any(value is not None and value.node not in seen for value in node.inputs):
-                position = {node.id: position for position, node in enumerate(found)}
-                ids = nx.lexicographical_topological_sort(self.network, key=position.__getitem__)
-                return [self.node(each) for each in ids]
+            for value in node.inputs:
+                if value is not None and value.node not in seen:
+                    return self._sorted(found)
             seen.add(node.id)
+        return found
+
+    def unordered(self) -> Iterable[Node]:
+        """All nodes as they were added, whether or not there is an order in which they can run."""
+        return self._nodes.values()
+
+    def operands(self) -> dict[int, dict[int, tuple[int, int]]]:
+        """What each node reads by the book that `users` is read from: source and result by place among the inputs."""
+        found: dict[int, dict[int, tuple[int, int]]] = {node: {} for node in self._nodes}
+        for source, readers in self._readers.items():
+            for (reader, place), index in readers.items():
+                found[reader][place] = (source, index)
         return found
 
     def users(self, value: Value) -> list[tuple[Node, int]]:
         """The nodes that read a value, each with the place among its inputs."""
-        return [
-            (self.node(target), place)
-            for _, target, place, data in self.network.out_edges(value.node, keys=True, data=True)
-            if data["index"] == value.index
-        ]
+        readers = self._readers[value.node].items()
+        return [(self._nodes[reader], place) for (reader, place), index in readers if index == value.index]
+
+    def network(self) -> nx.MultiDiGraph:
+        """The graph as NetworkX knows graphs: ids, and an edge for each operand from what computes it to what reads it.
+
+        An edge has the place among the inputs as its key, and the number of the result as `index`.
+        """
+        import networkx  # what loads as long as all of the rest together, for the few who ask
+
+        network = networkx.MultiDiGraph()
+        network.add_nodes_from((node.id, {"node": node}) for node in self._nodes.values())
+        for reader, operands in self.operands().items():
+            network.add_edges_from((source, reader, place, {"index": i}) for place, (source, i) in operands.items())
+        return network
 
     def results(self) -> list[Value]:
         """The values that the region must compute: outputs and penalties."""
@@ -201,14 +251,13 @@ class Graph:
         rest.setdefault("order", -1 if op == "input" else self._next)
         node = Node(self._next, op, inputs, attributes, types, **rest)
         self._next += 1
-        self.network.add_node(node.id, node=node)
-        self._connect(node)
+        self._put(node)
         if op == "input":
             self.inputs.append(node.id)
         return node
 
     def set_inputs(self, node: Node, inputs: Iterable[Value | None]) -> None:
-        self.network.remove_edges_from(list(self.network.in_edges(node.id, keys=True)))
+        self._disconnect(node)
         node.inputs = tuple(inputs)
         self._connect(node)
 
@@ -221,8 +270,9 @@ class Graph:
 
     def remove(self, node: Node) -> None:
         """Remove a node that nothing reads."""
-        assert self.network.out_degree(node.id) == 0, f"{node.op} is still read"
-        self.network.remove_node(node.id)
+        assert not self._readers[node.id], f"{node.op} is still read"
+        self._disconnect(node)
+        del self._nodes[node.id], self._readers[node.id]
         if node.id in self.inputs:
             self.inputs.remove(node.id)
 
@@ -230,22 +280,42 @@ class Graph:
         """A deep copy; node ids stay."""
         twin = Graph(self.name)
         for node in self.nodes():
-            twin_node = replace(
-                node,
-                attributes=dict(node.attributes),
-                spelled=dict(node.spelled),
-                bodies=tuple(body.copy() for body in node.bodies),
-            )
-            twin.network.add_node(node.id, node=twin_node)
-            twin._connect(twin_node)
+            twin._put(node.copy())
         twin.inputs, twin.outputs, twin.penalties = list(self.inputs), list(self.outputs), list(self.penalties)
         twin.constraints, twin.frame, twin._next = list(self.constraints), self.frame, self._next
         return twin
 
+    def _put(self, node: Node) -> None:
+        self._nodes[node.id] = node
+        self._readers[node.id] = {}
+        self._connect(node)
+
     def _connect(self, node: Node) -> None:
         for place, value in enumerate(node.inputs):
             if value is not None:
-                self.network.add_edge(value.node, node.id, key=place, index=value.index)
+                self._readers[value.node][node.id, place] = value.index
+
+    def _disconnect(self, node: Node) -> None:
+        for place, value in enumerate(node.inputs):
+            if value is not None:
+                del self._readers[value.node][node.id, place]
+
+    def _sorted(self, preferred: Sequence[Node]) -> list[Node]:
+        """The nodes in an order in which they can run, as near to the preferred one as that allows (Kahn, 1962)."""
+        place = {node.id: place for place, node in enumerate(preferred)}
+        missing = [sum(value is not None for value in node.inputs) for node in preferred]
+        ready = [place for place, count in enumerate(missing) if count == 0]
+        found = []
+        while ready:
+            node = preferred[heapq.heappop(ready)]
+            found.append(node)
+            for reader, _ in self._readers[node.id]:
+                missing[place[reader]] -= 1
+                if missing[place[reader]] == 0:
+                    heapq.heappush(ready, place[reader])
+        if len(found) < len(preferred):
+            raise CycleError(f"nodes of `{self.name}` depend on themselves")
+        return found
 
 
 def _place(node: Node) -> tuple[float, int]:

@@ -78,6 +78,12 @@ def _open_ellipsis(groups: tuple[Group, ...], count: int) -> list[Group]:
 
 def rearrangement(pattern: str, dims: Sequence[Size], sizes: Mapping[str, Size]) -> Rearrangement:
     """Work a pattern out for an input shape; `sizes` are those given by keyword. Raises `ShapeError`."""
+    return _worked_out(pattern, tuple(dims), tuple(sizes.items()))
+
+
+@lru_cache(maxsize=512)
+def _worked_out(pattern: str, dims: tuple[Size, ...], given: tuple[tuple[str, Size], ...]) -> Rearrangement:
+    sizes = dict(given)
     sides = pattern.split("->")
     if len(sides) != 2:
         raise ShapeError(f"the pattern `{pattern}` needs one `->`", code="T406")
@@ -96,7 +102,7 @@ def rearrangement(pattern: str, dims: Sequence[Size], sizes: Mapping[str, Size])
     axes = [name for group in inputs for name in group]
     order_names = [name for group in outputs for name in group]
     _check_names(axes, order_names, sizes, pattern)
-    known = dict(sizes)
+    known = sizes.copy()
     for group, dim in zip(inputs, dims, strict=True):
         _solve(group, dim, known)
     return Rearrangement(

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import networkx as nx
-
 from tfdsl.ir.dims import Dim, Size, names_of
-from tfdsl.ir.graph import Graph, Loop, Node, Type, turns_of
+from tfdsl.ir.graph import CycleError, Graph, Loop, Node, Type, turns_of
 from tfdsl.ir.node_rules import NODE_RULES, Faults, Inspected, exists
 from tfdsl.language.diagnostics import Collector, Diagnostic
 
@@ -45,10 +43,10 @@ def verify(graph: Graph, after: str = "") -> None:
 def _state_sizes(graph: Graph) -> list[Size]:
     """The sizes of the states in a region and those inside it, which may have names of their own."""
     found: list[Size] = []
-    for _, node in graph.network.nodes(data="node"):
-        if node is not None and node.op == "append":
+    for node in graph.unordered():
+        if node.op == "append":
             found.append(node.attributes.get("size", 0))
-        for body in node.bodies if node is not None else ():
+        for body in node.bodies:
             found += _state_sizes(body)
     return found
 
@@ -75,11 +73,7 @@ def _broken(region: Inspected) -> Iterator[tuple[str, Node | None, str]]:
 
 def _reads_known(region: Inspected) -> Faults:
     graph = region.graph
-    for _, data in graph.network.nodes(data=True):
-        node: Node | None = data.get("node")
-        if node is None:
-            yield "there is an edge from or to a node that is not there"
-            continue
+    for node in graph.unordered():
         for value in node.inputs:
             if value is not None and not exists(graph, value):
                 reader = f"`{node.op}` called `{node.name or node.op}`"
@@ -87,24 +81,27 @@ def _reads_known(region: Inspected) -> Faults:
 
 
 def _edges(region: Inspected) -> Faults:
-    graph = region.graph
-    for _, data in graph.network.nodes(data=True):
-        node: Node = data["node"]
-        edges = {key: (u, d["index"]) for u, _, key, d in graph.network.in_edges(node.id, keys=True, data=True)}
+    recorded = region.graph.operands()
+    for node in region.graph.unordered():
+        edges = recorded[node.id]
         inputs = {place: tuple(value) for place, value in enumerate(node.inputs) if value is not None}
         if edges != inputs:
             yield f"the edges into `{node.op}` called `{node.name or node.op}` are {edges}, and its inputs {inputs}"
 
 
 def _acyclic(region: Inspected) -> Faults:
-    if not nx.is_directed_acyclic_graph(region.graph.network):
-        cycle = nx.find_cycle(region.graph.network)
+    try:
+        region.graph.nodes()
+    except CycleError:
+        import networkx  # see `Graph.network`
+
+        cycle = networkx.find_cycle(region.graph.network())
         yield "nodes depend on themselves: " + " -> ".join(region.graph.node(edge[0]).op for edge in cycle)
 
 
 def _inputs(region: Inspected) -> Faults:
     graph = region.graph
-    nodes = sorted(node.id for _, node in graph.network.nodes(data="node") if node.op == "input")
+    nodes = sorted(node.id for node in graph.unordered() if node.op == "input")
     if nodes != sorted(graph.inputs):
         yield f"the inputs are listed as {graph.inputs}, and the `input` nodes are {nodes}"
     elif not region.loops:
@@ -140,7 +137,7 @@ def _constraints(region: Inspected) -> Faults:
 
 REGION_RULES: tuple[RegionRule, ...] = (
     RegionRule("a node reads results of nodes of its region", _reads_known),
-    RegionRule("the edges of the network say what the inputs of the nodes say", _edges),
+    RegionRule("who reads a node, by the book of its graph, are those whose inputs say so", _edges),
     RegionRule("no node depends on itself", _acyclic),
     RegionRule(
         "the inputs of a region are its `input` nodes, each once, those of a model under names of their own", _inputs

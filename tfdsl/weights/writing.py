@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tfdsl.files import open_empty
 from tfdsl.language.diagnostics import one
 from tfdsl.weights.content import Content
 from tfdsl.weights.source import Array, Place
@@ -90,14 +91,14 @@ def require_room(folder: Path, count: int) -> None:
 def write_contents(path: Path, contents: Mapping[str, Content], advance: Advance | None = None) -> None:
     """Write a safetensors file of tensors by the names that they are to have."""
     table = [(name, content.dtype, content.shape) for name, content in contents.items()]
-    with path.open("wb") as file:
+    with open_empty(path) as file:
         for name in _write_header(file, table):
             append(file, contents[name], advance)
 
 
 def write_stored(path: Path, table: Iterable[tuple[str, str, tuple[int, ...]]], data: Callable[[str], Array]) -> None:
     """Write a safetensors file of given names, element types and shapes; `data` gives each as it is stored, in turn."""
-    with path.open("wb") as file:
+    with open_empty(path) as file:
         for name in _write_header(file, table):
             file.write(np.ascontiguousarray(data(name)).data)
 

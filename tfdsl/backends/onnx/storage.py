@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from tfdsl.backends.onnx.builder import STORED_ELEMENTS, Stored
-from tfdsl.files import atomic_file
+from tfdsl.files import atomic_file, open_empty
 from tfdsl.language.diagnostics import one
 from tfdsl.weights.content import Content
 from tfdsl.weights.linking import check_linked, hard_link, linkable
@@ -60,13 +60,13 @@ def write(
             beside = [name for name in inline if contents[name].count >= SMALLEST_EXTERNAL]
             inline = [name for name in inline if contents[name].count < SMALLEST_EXTERNAL]
             data = files.enter_context(atomic_file(path.with_name(f"{path.name}.data")))
-            with open(data, "wb") as file:
+            with open_empty(data) as file:
                 for name in beside:
                     file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
                     place = f"{path.name}.data", file.tell()
                     model.graph.initializer.append(_external(name, contents[name], *place))
                     append(file, contents[name], advance)
-        with open(target, "wb") as file:
+        with open_empty(target) as file:
             _write_model(model, {name: contents[name] for name in inline}, file, advance)
 
 

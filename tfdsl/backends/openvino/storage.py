@@ -19,7 +19,7 @@ from openvino.passes import Manager, Serialize
 
 from tfdsl.backends.openvino.builder import CONVERTED, Stored
 from tfdsl.backends.openvino.linked import link_to, spell_out
-from tfdsl.files import atomic_file
+from tfdsl.files import atomic_file, open_empty
 from tfdsl.language.diagnostics import one
 from tfdsl.weights.content import Content
 from tfdsl.weights.source import source_of
@@ -72,7 +72,7 @@ def write(
         total = sum(_count(parts) for parts in contents.values())
         require_room(data.parent, total)
         advance = storing.meter(total)
-        with open(binary, "wb") as file:
+        with open_empty(binary) as file:
             file.write(small)
             for name, parts in contents.items():
                 places[name] = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)

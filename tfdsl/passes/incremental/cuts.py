@@ -8,10 +8,10 @@ from what the queries come from as well would be to do a layer's work again at e
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
-
-import networkx as nx
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping
 
 from tfdsl.ir.axes import settings
 from tfdsl.ir.graph import Node, Value
@@ -40,26 +40,67 @@ def choose(causality: Causality, needed: Mapping[Value, Iterable[Reader]]) -> se
     wanted = {value: set(readers) for value, readers in needed.items() if causality.flow(value).data}
     reached = _reached(causality, wanted)
     private = _private(causality, reached, wanted)
-    network: nx.DiGraph = nx.DiGraph()
-    network.add_nodes_from(("from", "to"))
+    if not wanted:
+        return set()
+    network = Network()
     for value in reached:
         if value not in private and value not in wanted:
             continue
-        network.add_edge(("in", value), ("out", value), capacity=_bytes(causality, value))
+        network.connect(("in", value), ("out", value), _bytes(causality, value))
         if value in wanted:
-            network.add_edge(("out", value), "to")
+            network.connect(("out", value), "to")
         for operand in _operands(causality, value):
             if operand in private:
-                network.add_edge(("out", operand), ("in", value))
+                network.connect(("out", operand), ("in", value))
         if any(operand not in private for operand in _operands(causality, value)) or not can_recompute(
             causality, value
         ):
-            network.add_edge("from", ("in", value))
-    if not wanted:
-        return set()
-    _, (_, after) = nx.minimum_cut(network, "from", "to")
+            network.connect("from", ("in", value))
     # Where several cuts are as small, the one nearest to the readers leaves the least to be computed anew.
+    after = network.behind_cut("from", "to")
     return {value for value in reached if ("out", value) in after and ("in", value) not in after}
+
+
+class Network:
+    """A network of pipes, for its minimum cut. NetworkX has that too, and takes longer to load than a build takes."""
+
+    def __init__(self) -> None:
+        self.room: dict[Hashable, dict[Hashable, float]] = {}  # what more can flow from one place to another
+
+    def connect(self, start: Hashable, end: Hashable, capacity: float = math.inf) -> None:
+        """Add a pipe."""
+        self.room.setdefault(start, {})[end] = capacity
+        self.room.setdefault(end, {}).setdefault(start, 0)
+
+    def behind_cut(self, source: Hashable, sink: Hashable) -> set[Hashable]:
+        """The places behind the minimum cut that is nearest to the sink; no way there may be without bounds.
+
+        Flow is sent along shortest paths until there are none (Ford and Fulkerson, 1956; Edmonds and Karp, 1972).
+        """
+        while True:
+            towards = self._towards(sink)
+            if source not in towards:
+                return set(towards)
+            path = [source]
+            while path[-1] != sink:
+                path.append(towards[path[-1]])
+            pipes = list(itertools.pairwise(path))
+            flow = min(self.room[start][end] for start, end in pipes)
+            for start, end in pipes:
+                self.room[start][end] -= flow
+                self.room[end][start] += flow
+
+    def _towards(self, sink: Hashable) -> dict[Hashable, Hashable]:
+        """The next place on a shortest way to the sink, from each place from where more can flow there."""
+        found = {sink: sink}
+        waiting = deque([sink])
+        while waiting:
+            end = waiting.popleft()
+            for start in self.room.get(end, ()):
+                if start not in found and self.room[start][end] > 0:
+                    found[start] = end
+                    waiting.append(start)
+        return found
 
 
 def _reached(causality: Causality, wanted: Iterable[Value]) -> list[Value]:
