@@ -60,11 +60,25 @@ model Sinking(tokens: int[batch, seq]) -> logits: [batch, seq, 50] {
   return linear(rearrange(y, "b h s d -> b s (h d)"), out=50) as head
 }
 """
+SUMS = """
+model Sums(tokens: int[batch, seq]) -> logits: [batch, seq, 50] {
+  x = embedding(tokens, size=50, dim=16) as table
+  repeat l[2] {
+    x = x + linear(rms_norm(x) as before, out=16) as first
+    a = linear(rms_norm(x) as left, out=16) as left_map
+    b = linear(rms_norm(x, eps=1e-3) as right, out=16) as right_map
+    q = rearrange(a, "b s (h d) -> b h s d", h=2)
+    x = x + rearrange(attend(q, q, q, mask=causal), "b h s d -> b s (h d)") + b
+  }
+  x = rms_norm(x + weight(shape=[16]) as shift) as shifted
+  return linear(rms_norm(x + x) as final, out=50) as head
+}
+"""
 
 
 def spec(name: str, folder: Path) -> tuple[Path, str, Mapping[str, Any]]:
     """The file, the model and its settings, of a small model of each kind."""
-    written = {"Latent": LATENT, "Retentive": RETENTION, "Sinking": SINKS}
+    written = {"Latent": LATENT, "Retentive": RETENTION, "Sinking": SINKS, "Sums": SUMS}
     if name in written:
         block = (ARCHITECTURES / "latent_attention.tfm").read_text().split("model ")[0] if name == "Latent" else ""
         (folder / "spec.tfm").write_text(block + written[name])
@@ -83,7 +97,7 @@ def spec(name: str, folder: Path) -> tuple[Path, str, Mapping[str, Any]]:
     return files[name][0], name, files[name][1]
 
 
-ALL = "GPT2 Llama Mistral Gemma2 Qwen3 LinearTransformer Retentive Odd InTurns LSTM Latent Sinking".split()
+ALL = "GPT2 Llama Mistral Gemma2 Qwen3 LinearTransformer Retentive Odd InTurns LSTM Latent Sinking Sums".split()
 
 
 class Case:
@@ -189,6 +203,14 @@ def test_the_fast_operators_are_used(tmp_path: Path) -> None:
         assert found[name].count("GroupQueryAttention") == layers
         assert "Transpose" not in found[name] and "MatMul" not in found[name]
     assert found["LinearTransformer"].count("LinearAttention") == 2
+
+
+def test_sums_are_made_with_their_normalisations(tmp_path: Path) -> None:
+    found = operators(Case("Sums", tmp_path, "ort"))
+    # In each layer two sums are normalised, the first of them twice; a shift is no sum of two alike. After the loop, a
+    # sum of the last position is one too.
+    assert found.count("SkipSimplifiedLayerNormalization") == 4
+    assert found.count("RMSNormalization") == 4
 
 
 def test_portable_attention_joins_the_past_by_itself(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tfdsl.backends.onnx.decoder_builder import STATES, DecoderBuilder, End, pla
 from tfdsl.backends.onnx.decoder_lowerings import LOWERINGS
 from tfdsl.backends.onnx.precision import WIDE
 from tfdsl.backends.onnx.prepare import layouts
+from tfdsl.backends.onnx.skip_norms import fuse_skip_norms
 from tfdsl.backends.prepare import bits_by_path
 from tfdsl.decoding.manifest import describe, tokens_of, write_manifest
 from tfdsl.decoding.tokenizers import Tokenizer
@@ -135,6 +136,8 @@ def _model(b: DecoderBuilder, names: Mapping[Value, str], ends: Sequence[End]) -
         inputs.append(_value_info(each, each.past))
         outputs.append((each.value, _value_info(each, each.present)))
     b.drop_unread(result for result, _ in outputs)
+    if b.ort:
+        fuse_skip_norms(b)
     model = assembled(b, inputs, outputs)
     entry = model.metadata_props.add()
     entry.key, entry.value = STATES, json.dumps([_described(each) for each in ends])
