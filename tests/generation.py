@@ -34,6 +34,8 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
 }
 # Room for what is generated, and for every token at an expert: a token that the library drops in a whole pass, it keeps
 # in a call of its own.
+LIMIT = 80  # as long as all texts are that are generated here, for models with a limit
+_LIMITS = ("max_position_embeddings", "original_max_position_embeddings")
 _ROOMY = {"n_positions": 128, "max_target_positions": 128, "expert_capacity": 1000}
 
 
@@ -42,13 +44,15 @@ def families() -> Iterator[Family]:
     for family in EVERY:
         if re.search("ForCausalLM|LMHeadModel|ForConditionalGeneration", family.theirs):
             settings = {name: _ROOMY.get(name, value) for name, value in family.config.items()}
-            yield replace(family, config=settings)
+            family = replace(family, config=settings)
+            limits = {name: LIMIT for name in _LIMITS if name in settings}
+            yield replace(family, config=settings | limits) if turns_at_a_limit(family) else family
 
 
-def is_refused(family: Family) -> bool:
-    """Whether a model has no cache: its rotary positions depend on how long a text becomes in the end.
+def turns_at_a_limit(family: Family) -> bool:
+    """Whether a model has other rotary positions for texts beyond `LIMIT`; ours decode those within it alone.
 
-    The library generates with such models, turning to other angles on the way; ours are refused with T720.
+    The library turns to other angles on the way, with the keys of the old ones in its cache.
     """
     return family.config.get("rope_parameters", {}).get("rope_type") in ("dynamic", "longrope")
 
@@ -89,14 +93,18 @@ class Peer:
 
     def found(self, form: str, new: int) -> list[list[int]]:
         """What one of our forms generates, in a batch, through the loop that is ours."""
-        target, options = FORMS[form]
-        folder = self.folder / form.replace(" ", "_")
-        self.ours.build(target, folder, weights=self.folder / "theirs", cache=True, **options)
-        runner = open_runner(folder, "own")
+        runner = open_runner(self.build(form, LIMIT if turns_at_a_limit(self.family) else None), "own")
         if not self.encodes:
             return runner.generate(PROMPTS, max_new=new, eos=())
         inputs = {"audio": self.sound()} if self.hears else source_inputs(runner.manifest, SOURCES)
         return runner.generate([[self.start]] * len(SOURCES), max_new=new, eos=(), inputs=inputs)
+
+    def build(self, form: str, longest: int | None = None) -> Path:
+        """Build one of our forms, for texts of at most so many positions; the folder that it is in."""
+        target, options = FORMS[form]
+        folder = self.folder / form.replace(" ", "_")
+        self.ours.build(target, folder, weights=self.folder / "theirs", cache=True, longest=longest, **options)
+        return folder
 
     @property
     def hears(self) -> bool:

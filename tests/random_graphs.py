@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tfdsl.ir import masks
 from tfdsl.ir.dims import symbol
-from tfdsl.ir.graph import Frame, Graph, Initializer, Type, Value
+from tfdsl.ir.graph import Constraint, Frame, Graph, Initializer, Type, Value
 
 BATCH, SEQ = symbol("batch"), symbol("seq")
 SIZES = ({"batch": 1, "seq": 1}, {"batch": 2, "seq": 3})
@@ -174,4 +174,104 @@ def graphs(draw: Any) -> Graph:
     latest = maker.values[SHAPE][-5:]
     total = maker.sum(latest[: draw(st.integers(1, 5))])
     graph.outputs = [("output", total), ("other", maker.pick(SHAPE))]
+    return graph
+
+
+# --- numbers and positions -------------------------------------------------------------------------------------------
+
+_CONSTANTS: dict[str, tuple[Any, ...]] = {"int": (0, 1, 3, -2, 7, SEQ), "float": (0.0, 0.5, 4.0, -3.0)}
+_PAIRS = {
+    "int": ("add", "sub", "mul", "maximum", "minimum", "floordiv", "mod"),
+    "float": ("add", "sub", "mul", "maximum", "minimum", "div"),
+    "bool": ("both", "either"),
+}
+_SINGLE = {"int": ("neg", "abs"), "float": ("neg", "abs", "floor"), "bool": ("negate",)}
+_COMPARED = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+class _Indices:
+    """Adds random nodes to a region that compute with whole numbers [seq] which are given."""
+
+    def __init__(self, draw: Any, graph: Graph, given: list[Value]):
+        self.draw, self.graph = draw, graph
+        self.values: dict[str, list[Value]] = {"int": list(given), "float": [], "bool": []}
+        for dtype, numbers in _CONSTANTS.items():
+            for number in numbers:
+                self.add("constant", value=number, dtype=dtype)
+
+    def add(self, op: str, *inputs: Value, **attributes: Any) -> Value:
+        node = self.graph.add(op, inputs, attributes)
+        self.values[node.type.dtype].append(Value(node.id))
+        return Value(node.id)
+
+    def pick(self, dtype: str) -> Value:
+        return self.draw(st.sampled_from(self.values[dtype]))
+
+    def step(self) -> None:
+        dtype = self.draw(st.sampled_from([each for each, values in self.values.items() if values]))
+        value = self.pick(dtype)
+        kinds = ["pair", "single", "cast", "where", *(["compared"] if dtype != "bool" else ())]
+        kinds += ["most", "first"] if dtype != "bool" and self.graph.type(value).dims else []
+        getattr(self, f"_{self.draw(st.sampled_from(kinds))}")(dtype, value)
+
+    def _pair(self, dtype: str, value: Value) -> None:
+        op, other = self.draw(st.sampled_from(_PAIRS[dtype])), self.pick(dtype)
+        if op in ("floordiv", "mod"):  # by zero, there is no result
+            other = self.add("maximum", other, self.add("constant", value=1, dtype="int"))
+        self.add(op, value, other)
+
+    def _single(self, dtype: str, value: Value) -> None:
+        self.add(self.draw(st.sampled_from(_SINGLE[dtype])), value)
+
+    def _cast(self, dtype: str, value: Value) -> None:
+        self.add("cast", value, to=self.draw(st.sampled_from(["int", "float", "bool"])))
+
+    def _where(self, dtype: str, value: Value) -> None:
+        condition = self.add("gt", self.pick("int"), self.pick("int"))
+        self.add("where", condition, value, self.pick(dtype))
+
+    def _compared(self, dtype: str, value: Value) -> None:
+        self.add(self.draw(st.sampled_from(_COMPARED)), value, self.pick(dtype))
+
+    def _most(self, dtype: str, value: Value) -> None:
+        self.add(self.draw(st.sampled_from(["max", "min"])), value, axis=0)
+
+    def _first(self, dtype: str, value: Value) -> None:
+        self.add("select", value, axis=0, index=0)
+
+    def probe(self) -> Value:
+        """How many comparisons with numbers hold, of all values: it tells where one is thought to be what it is not."""
+        total = self.values["int"][0]
+        for value in [*self.values["int"], *self.values["float"]]:
+            dtype = self.graph.type(value).dtype
+            for number in self.draw(st.lists(st.integers(-9, 19), min_size=2, max_size=2)):
+                limit = self.add("constant", value=number if dtype == "int" else float(number), dtype=dtype)
+                op = self.draw(st.sampled_from(_COMPARED))
+                total = self.add("add", total, self.add("cast", self.add(op, value, limit), to="int"))
+        return total
+
+
+@st.composite
+def index_graphs(draw: Any) -> Graph:
+    """Graphs that compute with positions in texts of bounded length, in a loop too; every value is an output."""
+    graph = Graph("Indices")
+    graph.constraints = [Constraint("<", 2 * SEQ + 1, draw(st.integers(4, 19)))]
+    x = Value(graph.add("input", (), {"name": "x"}, (Type("float", (BATCH, SEQ)),)).id)
+    outer = _Indices(draw, graph, [Value(graph.add("positions", [x], {"axis": 1}).id)])
+    for _ in range(draw(st.integers(1, 14))):
+        outer.step()
+    if draw(st.booleans()):
+        body = Graph("h")
+        given = [Value(body.add("input", (), {"name": name}, (POSITIONS,), name=name).id) for name in "np"]
+        inner = _Indices(draw, body, given)
+        for _ in range(draw(st.integers(1, 8))):
+            inner.step()
+        body.outputs = [("n", inner.probe())]
+        read = [value for value in outer.values["int"] if graph.type(value) == POSITIONS]
+        inputs = [draw(st.sampled_from(read)), draw(st.sampled_from(read))]
+        attributes = {"turns": (0, 0), "carried": 1, "path": "h"}
+        looped = graph.add("repeat", inputs, attributes, (POSITIONS,), bodies=(body,))
+        outer.values["int"].append(Value(looped.id))
+    outer.probe()
+    graph.outputs = [(f"y{each.node}", each) for values in outer.values.values() for each in values]
     return graph

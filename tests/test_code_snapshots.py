@@ -189,6 +189,7 @@ CASES: dict[str, Callable[[], object]] = {
     "T747": lambda: check_prompts(_manifest(), [[16]], None),
     "T748": lambda: Sampling(top_p=2),
     "T749": lambda: Chooser(Sampling(), 1).choose(np.array([[np.nan]])),
+    "T751": lambda: load().build("torch", "out", cache=True, longest=9),
     "T801": _missing,
     "T802": lambda: _read(extra=np.zeros(3, np.float32)),
     "T803": lambda: _read(**{"h.0.up.bias": np.zeros(3, np.float32)}),

@@ -16,13 +16,18 @@ from click.testing import CliRunner, Result
 
 import tfdsl
 from tfdsl.cli import tfm
+from tfdsl.decoding.generate import step_inputs
+from tfdsl.decoding.manifest import read_manifest
 from tfdsl.decoding.running import open_runner
 from tfdsl.decoding.sampling import Sampling
+from tfdsl.decoding.session import open_session
 from tfdsl.language.diagnostics import SpecError
 
 for package in ("torch", "transformers", "onnxruntime", "openvino"):
     pytest.importorskip(package)
-from generation import FORMS, Peer, families, is_refused  # noqa: E402
+from generation import FORMS, LIMIT, PROMPTS, Peer, families, turns_at_a_limit  # noqa: E402
+
+from tfdsl.backends.torch.decoder import decoder_session  # noqa: E402
 
 NEW = 6
 FAMILIES = {f"{place}-{family.model}": family for place, family in enumerate(families())}
@@ -41,13 +46,20 @@ def test_every_form_generates_what_the_library_does(model: str, tmp_path: Path) 
         assert peer.found(form, NEW) == expected, form
 
 
-@pytest.mark.parametrize("model", [name for name, family in FAMILIES.items() if is_refused(family)])
-def test_positions_that_depend_on_the_whole_length_are_refused(model: str, tmp_path: Path) -> None:
-    """They are on the list of what is to equal the library and do not: a refusal, on every target, and no wrong token."""
+@pytest.mark.parametrize("model", [name for name, family in FAMILIES.items() if turns_at_a_limit(family)])
+def test_positions_that_change_at_a_limit_are_as_the_library_has_them_up_to_it(model: str, tmp_path: Path) -> None:
+    """Up to the last position within the limit, and not one more: no token is wrong, and none beyond is promised."""
     peer = Peer(FAMILIES[model], tmp_path)
+    new = LIMIT - max(map(len, PROMPTS)) + 1  # the last token is never fed back
+    expected = peer.expected(new)
     for form in FORMS:
-        with pytest.raises(SpecError, match="T720"):
-            peer.found(form, NEW)
+        for longest in (None, LIMIT + 1):
+            with pytest.raises(SpecError, match="T720") as error:
+                peer.build(form, longest)
+            assert f"`--longest {LIMIT}` or less" in str(error.value)
+        assert peer.found(form, new) == expected, form
+        with pytest.raises(SpecError, match="T747"):
+            peer.found(form, new + 1)
 
 
 def test_the_list_has_decoders_and_encoder_decoders() -> None:
@@ -113,6 +125,41 @@ def test_sampling_on_all_forms_draws_alike(built: Path) -> None:
     sampling = Sampling(temperature=2.0, top_p=0.9, seed=11)
     drawn = [open_runner(built / form, "own").generate([[1, 2], [3]], max_new=8, sampling=sampling) for form in FORMS]
     assert all(rows == drawn[0] for rows in drawn)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_decoder_takes_texts_up_to_its_bound(form: str, tmp_path: Path) -> None:
+    """Our loop, the runtime's own and each session refuse one position more, and so does PyTorch's source."""
+    target, options = FORMS[form]
+    model = tfdsl.load(SPECS / "gpt2.tfm", "GPT2", **BYTES)
+    settings = [f"--{name}={value}" for name, value in options.items()]
+    spec = [str(SPECS / "gpt2.tfm"), *(part for name, value in BYTES.items() for part in ("--set", f"{name}={value}"))]
+    command = ["build", *spec, "--to", target, "--cache", "--longest", "12", "--seed", "3", "-o", str(tmp_path / "out")]
+    made = CliRunner().invoke(tfm, [*command, *settings])
+    assert made.exit_code == 0, made.output
+    for generator in ("own", "auto"):
+        runner = open_runner(tmp_path / "out", generator)
+        assert runner.manifest.longest == 12
+        assert len(runner.generate([[1, 2, 3]], eos=())[0]) == 10  # the last is never fed back
+        past = run(tmp_path / "out", "--tokens", "1,2,3", "--max-new", "11", "--generator", generator)
+        assert past.exit_code == 1 and past.stderr.count("error[") == 1 and "error[T747]" in past.stderr
+    session, manifest = open_session(tmp_path / "out"), read_manifest(tmp_path / "out")
+    whole, longer = (np.ones((1, count), np.int64) for count in (12, 13))
+    session.step(step_inputs(manifest, whole, whole, {}))
+    with pytest.raises(SpecError, match="there are 13 positions, and `GPT2` takes 12 at most"):
+        session.step(step_inputs(manifest, whole[:, :1], longer, {}))
+    if target == "torch":
+        built = decoder_session(tmp_path / "out")
+        with pytest.raises(ValueError, match="built for texts of at most 12 positions"):
+            built.step(step_inputs(manifest, longer, longer, {}))
+    if form == "ONNX ort":
+        document = json.loads((tmp_path / "out" / "genai_config.json").read_text())
+        assert (document["model"]["context_length"], document["search"]["max_length"]) == (12, 12)
+    for longest in (0, BYTES["context"] + 1):
+        with pytest.raises(SpecError, match="T751"):
+            model.build(target, tmp_path / "no", seed=3, cache=True, longest=longest, **options)
+    with pytest.raises(SpecError, match="T744"):
+        model.build(target, tmp_path / "no", seed=3, longest=12)
 
 
 def test_the_build_command_makes_a_decoder(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 import tfdsl
 from tfdsl.backends.reference import run
-from tfdsl.ir.graph import Graph
+from tfdsl.ir.graph import Constraint, Graph
 from tfdsl.ir.states import states
+from tfdsl.ir.text import print_graph
 from tfdsl.ir.verify import verify
 from tfdsl.language.diagnostics import SpecError
 from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
-from tfdsl.passes.incremental import decoded_axis, incremental
+from tfdsl.passes.incremental import bounded, decoded_axis, incremental
 from tfdsl.passes.unroll import unroll
 from tfdsl.weights import trial
 
@@ -93,7 +94,7 @@ SNIPPETS = {
     "decay of each feature": "attended(linear_attend(q, k, v, decay=-softplus(k)))",
     "keys transposed": "attended(swap(swap(v) @ softmax(swap(where(see, scores, -1e9)), axis=-2)))",
 }
-FRAME = """import alibi from "std/positions.tfm"
+FRAME = """import alibi, rope_dynamic, rope_long from "std/positions.tfm"
 block leak(x: [batch, width], s: [batch, width]) -> [batch, width], [batch, width] {{
   s = 0.5 * s + tanh(x)
   return s, s * s
@@ -337,6 +338,48 @@ model Carried(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {{
     (tmp_path / "carried.tfm").write_text(text, "utf-8")
     graph = tfdsl.load(tmp_path / "carried.tfm").graph
     check(graph, incremental(graph), trial(graph, 0), last=True)
+
+
+# --- texts of bounded length ------------------------------------------------------------------------------------------
+
+# Each is causal for up to LENGTH positions.
+BOUNDED = {
+    "a base that grows": "attended(attend(rope_dynamic(q, factor=4, limit=10), rope_dynamic(k, factor=4, limit=10), v, mask=causal))",
+    "factors for long texts": "attended(attend(rope_long(q, context=10, short=[1.0, 1.5], long=[2.0, 9.0]), rope_long(k, context=10, reach=40, short=[1.0, 1.5], long=[2.0, 9.0]), v, mask=causal))",
+    "the length as a number": 'x / cast(maximum(seq, 10), to="float")',
+    "the length in steps": 'x * cast(1 + max(i, axis=0) // 10, to="float")',
+    "the length of a share": 'x * minimum(10.0 / cast(max(i, axis=0) + 1, to="float"), 1.0)',
+    "hidden from long texts": "attended(softmax(where(see, where(max(i, axis=0) > 9, -1e9, scores), -1e9)) @ v)",
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_models_that_are_causal_up_to_some_length(name: str, tmp_path: Path) -> None:
+    graph = snippet(tmp_path, BOUNDED[name])
+    weights = trial(graph, 0)
+    for refused in (graph, bounded(graph, LENGTH + 1)):
+        with pytest.raises(SpecError, match="T720") as error:
+            incremental(refused)
+        assert f"with `--longest {LENGTH}` or less" in error.value.diagnostics[0].help
+    short = bounded(graph, LENGTH)
+    check(graph, incremental(short, logits="all"), weights, last=False)
+    check(graph, incremental(unroll(short), windows="kept"), weights, last=True)
+    own = graph.copy()
+    own.constraints = [Constraint("<", 2 * decoded_axis(graph), 2 * LENGTH + 1)]
+    check(graph, incremental(own), weights, last=True)
+
+
+def test_a_bound_changes_nothing_of_models_that_are_causal_without() -> None:
+    graph = tfdsl.load(SPECS / "gpt2.tfm", **SMALL).graph
+    made = incremental(bounded(graph, 100))
+    assert made.constraints.pop().right == 100
+    assert print_graph(made) == print_graph(incremental(graph))
+
+
+@pytest.mark.parametrize("longest", [0, -1, 1.5, True, "8", 1025])
+def test_bounds_that_there_cannot_be(longest: Any) -> None:
+    with pytest.raises(SpecError, match="T751"):
+        bounded(tfdsl.load(SPECS / "gpt2.tfm", **SMALL).graph, longest)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ after and the report. `pytest --update-golden` writes what stands after `---`; w
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,16 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import CASES, Case
 from op_cases import random_inputs as case_inputs
-from random_graphs import SIZES, graphs
+from random_graphs import BATCH, SEQ, SIZES, graphs, index_graphs
 
 from tfdsl.backends import reference
 from tfdsl.backends.trials import choose_sizes, random_inputs
-from tfdsl.ir.graph import Graph, Value
+from tfdsl.ir.dims import divide, floor, maximum, minimum, remainder, symbol
+from tfdsl.ir.graph import Constraint, Graph, Type, Value
+from tfdsl.ir.limits import extent, limits
 from tfdsl.ir.text import parse_graph, print_graph
 from tfdsl.ir.verify import verify
 from tfdsl.language.diagnostics import Diagnostic, Source, Span, SpecError
 from tfdsl.passes import PASSES, Report, Request, prepare, run, signature
 from tfdsl.passes.clean import clean
+from tfdsl.passes.fold_ranges import fold_ranges
 from tfdsl.passes.fuse_attention import fuse_attention
 from tfdsl.passes.lower_masks import lower_masks
 from tfdsl.passes.options import spell
@@ -37,7 +41,10 @@ from tfdsl.weights.compression import dequantize, quantize
 from tfdsl.weights.compression import prune as pruned
 
 FOLDER = Path(__file__).parent / "golden" / "passes"
-FILES = ("clean", "fuse_attention", "refused_attention", "checkpoint", "prune", "quantize", "unroll", "lower_masks")
+FILES = (
+    *("clean", "fold_ranges", "fuse_attention", "refused_attention", "checkpoint", "prune", "quantize", "unroll"),
+    "lower_masks",
+)
 PLAIN: dict[str, Callable[[Graph], Graph]] = {"unroll": unroll, "lower_masks": lower_masks}
 Golden = Callable[[str, str], None]
 
@@ -98,7 +105,7 @@ def test_pairs(name: str, golden: Golden) -> None:
     golden(f"passes/{name}.txt", "\n".join(parts))
 
 
-MEANING_KEPT = ("clean", "fuse_attention", "refused_attention", "checkpoint", "unroll", "lower_masks")
+MEANING_KEPT = ("clean", "fold_ranges", "fuse_attention", "refused_attention", "checkpoint", "unroll", "lower_masks")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +135,81 @@ def test_clean_keeps_the_meaning_and_has_nothing_left_to_do(graph: Graph) -> Non
         assert_same(graph, cleaned, sizes)
 
 
+@settings(max_examples=200, deadline=None)
+@given(index_graphs())
+def test_what_ranges_decide_is_so_at_every_length_that_is_allowed(graph: Graph) -> None:
+    verify(graph)
+    folded, _ = fold_ranges(graph)
+    verify(folded, "fold_ranges")
+    for length in range(1, limits(graph)["seq"] + 1):
+        inputs = {"x": np.zeros((2, length))}
+        with np.errstate(all="ignore"):
+            wanted, found = reference.run(graph, {}, inputs), reference.run(folded, {}, inputs)
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+_ENDS = ((-3, -1), (-2, 2), (0, 0), (0, 3), (1, 4), (2, 2))
+_OF_ONE = ("neg", "abs", "floor", "cast", "negate")
+_OF_TWO = ("add", "sub", "mul", "div", "floordiv", "mod", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne")
+
+
+@pytest.mark.parametrize("op", [*_OF_ONE, *_OF_TWO, "both", "either", "where"])
+def test_ranges_hold_all_that_an_op_gives(op: str) -> None:
+    """Of numbers between all pairs of ends, every comparison with a number is decided as it comes out, or not at all."""
+    kind = {"floor": float, "div": float, "negate": bool, "both": bool, "either": bool}.get(op, int)
+    for ends in itertools.product(_ENDS, repeat=1 if op in _OF_ONE else 2):
+        if op in ("div", "floordiv", "mod") and ends[1][0] <= 0 <= ends[1][1]:
+            continue
+        graph = Graph("Ends")
+        graph.add("input", (), {"name": "x"}, (Type("float", (SEQ,)),))
+        inputs = []
+        for low, high in ends:
+            numbers = tuple(kind(each) / 2 if kind is float else kind(each) for each in range(low, high + 1))
+            inputs.append(Value(graph.add("tensor", (), {"values": numbers}).id))
+        if len(inputs) == 2:
+            inputs[0] = Value(graph.add("rearrange", inputs[:1], {"pattern": "a -> a 1"}).id)
+        if op == "where":
+            inputs.insert(0, Value(graph.add("cast", [inputs[0]], {"to": "bool"}).id))
+        value = Value(graph.add(op, inputs, {"to": "bool"} if op == "cast" else {}).id)
+        graph.outputs = [("y", value)]
+        if graph.type(value).dtype == "bool":
+            value = Value(graph.add("cast", [value], {"to": "int"}).id)
+        for number in range(-13, 14):
+            dtype = graph.type(value).dtype
+            limit = graph.add("constant", (), {"value": number if dtype == "int" else number / 2, "dtype": dtype})
+            below = graph.add("lt", (value, Value(limit.id)))
+            graph.outputs.append((f"y{number}", Value(below.id)))
+        folded, _ = fold_ranges(graph)
+        verify(folded, "fold_ranges")
+        given = {"x": np.zeros(1)}
+        wanted, found = reference.run(graph, {}, given), reference.run(folded, {}, given)
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_bounds_of_sizes() -> None:
+    """The largest size that constraints allow, and nothing where they allow larger ones beyond a gap."""
+
+    def bound(operator: str, left: Any, right: Any) -> int | None:
+        graph = Graph("Bounded")
+        graph.constraints = [Constraint(operator, left, right)]
+        return limits(graph).get("seq")
+
+    assert bound("<=", SEQ, 7) == bound(">", 8, SEQ) == bound("<", 2 * SEQ + 1, 16) == 7
+    assert bound("<=", floor(SEQ, 4), 3) == 15
+    assert bound("<=", SEQ * SEQ, 50) == 7
+    assert bound("<=", maximum(SEQ, 9), 12) == 12
+    assert bound("<=", 100 - SEQ, 30) is bound("<=", remainder(SEQ, 7), 1) is bound("<=", SEQ, 0) is None
+    assert bound("==", SEQ, 7) is bound("<=", SEQ + BATCH, 7) is bound("<=", divide(SEQ, 2), 7) is None
+    sizes = {"seq": 9, "batch": 4}
+    assert extent(2 * SEQ - BATCH, sizes) == (-2, 17)
+    assert extent(floor(SEQ, BATCH), sizes) == (0, 9)
+    assert extent(remainder(symbol("other"), 5), sizes) == (0, 4)
+    assert extent(minimum(SEQ - 3, BATCH), sizes) == (-2, 4)
+    assert extent(symbol("other") + 1, sizes) is extent(divide(1, SEQ), sizes) is None
+
+
 @settings(max_examples=40, deadline=None)
 @given(graphs())
 def test_unrolled_and_lowered_graphs_keep_the_meaning(graph: Graph) -> None:
@@ -155,6 +237,7 @@ def test_every_op_survives_every_general_pass(case: Case) -> None:
 
 PASSES_OF_ALL: dict[str, Callable[[Graph], Graph]] = {
     "clean": lambda graph: clean(graph)[0],
+    "fold_ranges": lambda graph: fold_ranges(graph)[0],
     "fuse_attention": lambda graph: fuse_attention(graph)[0],
 }
 
@@ -439,6 +522,7 @@ def test_a_pass_that_breaks_the_graph_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_signatures_of_passes() -> None:
     assert {name: signature(name, function) for name, function in PASSES.items()} == {
         "clean": "clean()",
+        "fold_ranges": "fold_ranges()",
         "fuse_attention": "fuse_attention()",
         "checkpoint": "checkpoint(paths, every=1)",
         "prune": "prune(paths, sparsity=none, pattern=none)",

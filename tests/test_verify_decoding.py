@@ -72,6 +72,25 @@ def test_architectures_that_nobody_lists_decode_on_every_target(name: str) -> No
     assert greedy == (name != "latent_attention"), "it takes numbers, and chooses no tokens"
 
 
+LIMITED = {
+    ("llama.tfm", "Llama"): "rope_dynamic(factor=4, limit=13)",
+    ("phi3.tfm", "Phi3"): "rope_long(context=13, reach=52, short=[1.0, 1.1, 1.2, 1.5], long=[2.0, 3.0, 5.0, 9.0])",
+}
+
+
+@pytest.mark.parametrize(("file", "name"), LIMITED)
+def test_models_with_a_limit_agree_within_it(file: str, name: str) -> None:
+    settings = {key: str(value) for key, value in SMALL["llama.tfm"].items()} | {"rotary": LIMITED[file, name]}
+    model = tfdsl.load(SPECS / file, name, settings=settings)
+    verdict = model.verify(decode=True, lengths=[20], batches=[1], longest=13)
+    assert verdict.passed, verifying.render(verdict)
+    assert len({result.target for result in verdict.results if result.output == GREEDY}) == 5
+    with pytest.raises(SpecError, match="T720"):
+        model.verify(decode=True, longest=14)
+    with pytest.raises(SpecError, match="T744"):
+        model.verify(longest=13)
+
+
 def break_op(target: str, op: str, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]) -> None:
     """Let the lowering of an op be `wrong(right lowering, ...)`, in whole models and in decoders."""
     backend = f"tfdsl.backends.{target}"

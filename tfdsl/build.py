@@ -41,13 +41,15 @@ class Decoding:
     """What is asked of a build with a cache, as the options of `tfm build` say it; None is the target's own choice.
 
     `profile` is "portable" or "ort" (ONNX), `logits` "last" or "all", `pipeline` "stateful" or "paged" (OpenVINO) or
-    "genai" (ONNX), and `tokenizer` a folder with `tokenizer.json`, or "bytes".
+    "genai" (ONNX), and `tokenizer` a folder with `tokenizer.json`, or "bytes". `longest` is how many positions a text has
+    at most, prompt and new tokens together: no more than the model itself takes, and that many without it.
     """
 
     profile: str | None = None
     logits: str | None = None
     pipeline: str | None = None
     tokenizer: str | os.PathLike[str] | None = None
+    longest: int | None = None
 
     def check(self, target: Target, dims: Mapping[str, int] | None) -> None:
         """Refuse what does not apply to a target. Raises `SpecError`."""
@@ -128,6 +130,7 @@ def build(
     given = weights is not None or seed is not None
     if decoding is not None:
         decoding.check(wanted, dims)
+        graph = _bounded(graph, decoding)
     require_values(graph, wanted, given)
     if not given and (link or dtype != "float32"):
         message = "the element type of weights, and links to them, say nothing to a build without weights"
@@ -151,6 +154,13 @@ def build(
         names = sorted(each.name for each in temporary.iterdir())
     names.sort(key=lambda name: name != wanted.file)
     return Built(target, tuple(folder / name for name in names), storing.linked if storing else 0)
+
+
+def _bounded(graph: Graph, decoding: Decoding) -> Graph:
+    """The graph with the bound on texts that is asked for. Raises `SpecError`."""
+    from tfdsl.passes.incremental import bounded
+
+    return graph if decoding.longest is None else bounded(graph, decoding.longest)
 
 
 def storing_of(dtype: str, link: bool = False, report: Report | None = None) -> Storing:

@@ -67,9 +67,16 @@ def with_passes(command: Command) -> Command:
     return plan(passes(command))
 
 
+def with_longest(command: Command) -> Command:
+    """The option that bounds the texts of a decoder."""
+    text = "Positions in a text at most, prompt and new tokens together.  [what the model takes]"
+    return click.option("--longest", type=click.IntRange(1), metavar="N", help=text)(command)
+
+
 def with_decoding(command: Command) -> Command:
     """The options of a build that say how a decoder is to be."""
     for option in (
+        with_longest,
         click.option("--tokenizer", metavar="DIR|bytes", help="Tokenizer files to copy, or text as its UTF-8 bytes."),
         click.option("--pipeline", help="Refuse what this cannot run: stateful, paged (OpenVINO) or genai (ONNX)."),
         click.option("--logits", type=click.Choice(("last", "all")), help="Positions to have logits of.  [last]"),
@@ -303,6 +310,7 @@ def _planned_dtype(model: Model, plan: str | None, target: str) -> str:
 @click.option("--to", "targets", type=click.Choice(TARGETS), multiple=True, help="Only these targets. Repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For weights and inputs.")
 @click.option("--decode", is_flag=True, help="Compare decoders too: call by call, padded on the left, in every form.")
+@with_longest
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="A batch to try.  [1 and 3]")
 @click.option("--seq", "lengths", type=click.IntRange(1), multiple=True, help="A length to try.  [1, 6 and 33]")
 @click.option("--tolerance", type=click.FloatRange(0, min_open=True), help="The largest relative error to accept.")

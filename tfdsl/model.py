@@ -185,6 +185,7 @@ class Model:
         logits: str | None = None,
         pipeline: str | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
+        longest: int | None = None,
         dtype: str = "float32",
         link: bool = False,
         report: BytesReport | None = None,
@@ -200,7 +201,8 @@ class Model:
         """
         from tfdsl.build import build, decoding_of
 
-        decoding = decoding_of(cache, profile=profile, logits=logits, pipeline=pipeline, tokenizer=tokenizer)
+        settings = {"profile": profile, "logits": logits, "pipeline": pipeline, "tokenizer": tokenizer}
+        decoding = decoding_of(cache, **settings, longest=longest)
         values = self._opened(weights)
         storing: dict[str, Any] = {"dtype": dtype, "link": link, "report": report}
         return build(self.graph, target, directory, weights=values, seed=seed, dims=dims, decoding=decoding, **storing)
@@ -234,15 +236,17 @@ class Model:
         batches: Sequence[int] = (),
         lengths: Sequence[int] = (),
         decode: bool = False,
+        longest: int | None = None,
     ) -> Verdict:
         """Compare targets (all that are installed, if none are named) with the reference on random inputs.
 
         `dtype` is that of `build`; without a tolerance, it is that of the element type. `batches` and `lengths` are the
-        sizes to try. `decode` compares the decoders of a causal model too: call by call, padded on the left, in all forms.
+        sizes to try. `decode` compares the decoders of a causal model too: call by call, padded on the left, in all forms;
+        `longest` is then that of `tfdsl.build.Decoding`.
         """
         from tfdsl.verify import verify
 
-        options: dict[str, Any] = {"batches": batches, "lengths": lengths, "decode": decode}
+        options: dict[str, Any] = {"batches": batches, "lengths": lengths, "decode": decode, "longest": longest}
         return verify(self.graph, targets, seed=seed, tolerance=tolerance, dtype=dtype, **options)
 
 

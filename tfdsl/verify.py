@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdsl.build import TARGETS, load_backend, session, storing_of
 from tfdsl.ir.graph import Graph
-from tfdsl.language.diagnostics import SpecError
+from tfdsl.language.diagnostics import SpecError, one
 
 if TYPE_CHECKING:
     from tfdsl.backends.compare import Result
@@ -46,17 +46,24 @@ def verify(
     batches: Sequence[int] = (),
     lengths: Sequence[int] = (),
     decode: bool = False,
+    longest: int | None = None,
 ) -> Verdict:
     """Compare targets with the reference at several sizes; all that are installed, if none are named.
 
     `dtype` is the element type that the targets are built for; the reference has the weights that are rounded to it.
-    `batches` and `lengths` are the sizes to try, in all pairs; `decode` compares decoders too, call by call. Raises
-    `SpecError` for a named target that is not installed, for a model that cannot decode, and where memory would not do.
+    `batches` and `lengths` are the sizes to try, in all pairs; `decode` compares decoders too, call by call, built for texts
+    of at most `longest` positions. Raises `SpecError` for a named target that is not installed, for a model that cannot
+    decode, and where memory would not do.
     """
     from tfdsl.backends.compare import BATCHES, LENGTHS, TOLERANCES, check_memory, compare
+    from tfdsl.passes.incremental import bounded
     from tfdsl.weights import trial
     from tfdsl.weights.elements import rounded
 
+    if longest is not None and not decode:
+        message = "`longest` is about decoding, and no decoders are to be compared"
+        raise one("T744", message, help="add --decode (in Python decode=True)")
+    decoded = graph if longest is None else bounded(graph, longest)
     verdict = Verdict()
     chosen = _installed(targets, verdict)
     sizes = {"batches": batches or BATCHES, "lengths": lengths or LENGTHS}
@@ -75,7 +82,7 @@ def verify(
         running.clear()  # runtimes hold the files open
     _look_closer(verdict, graph, weights, seed, dtype)
     if decode:
-        _compare_decoders(verdict, chosen, graph, weights, seed=seed, tolerance=limit, dtype=dtype)
+        _compare_decoders(verdict, chosen, decoded, weights, seed=seed, tolerance=limit, dtype=dtype)
     return verdict
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Weights = Mapping[str, Any]
 
 # The forms that a target's decoder comes in: what is said of each, and the options of the build.
-FORMS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
+FORMS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "torch": (("decoder", {}),),
     "onnx": (("portable decoder", {"profile": "portable"}), ("ort decoder", {"profile": "ort"})),
     "openvino": (("decoder", {}),),
@@ -63,7 +63,7 @@ class Decoders:
                 self._look_closer(name, target, options)
 
     def _results(
-        self, graph: Graph, name: str, target: str, options: dict[str, str], trials: list[Trial]
+        self, graph: Graph, name: str, target: str, options: dict[str, Any], trials: list[Trial]
     ) -> list[Result]:
         folder = self.folder / f"{len(list(self.folder.iterdir()))}"
         own = {path: self.weights[path] for each in weights_of(graph) for path in each.paths()}
@@ -75,7 +75,7 @@ class Decoders:
             for result in compare_decoding(graph, trial, name, session, manifest, self.tolerance)
         ]
 
-    def _look_closer(self, name: str, target: str, options: dict[str, str]) -> None:
+    def _look_closer(self, name: str, target: str, options: dict[str, Any]) -> None:
         """Find the first node at which a form differs."""
         flat = unroll(self.graph)
 

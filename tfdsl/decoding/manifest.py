@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdsl.ir.dims import Dim, DimError, Size, evaluate, names_of
-from tfdsl.ir.graph import Constraint, Graph, Type
+from tfdsl.ir.dims import Dim
+from tfdsl.ir.graph import Graph, Type
+from tfdsl.ir.limits import limits
 from tfdsl.ir.states import states
 from tfdsl.language.diagnostics import SpecError, one
 
@@ -17,10 +18,6 @@ FILE = "decoder.json"
 FORMAT = 1
 MASK, POSITIONS = "attention_mask", "position_ids"
 TARGETS = ("torch", "onnx", "openvino")
-
-_FURTHEST = 1 << 40  # a size that no model has: what still holds there is no bound
-_COMPARE: dict[str, Callable[[int, int], bool]] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b}
-_MIRRORED = {">": "<", ">=": "<="}
 
 
 @dataclass(frozen=True)
@@ -139,17 +136,6 @@ def vocabulary_of(decoder: Graph) -> int | None:
     return size if type_.dtype == "float" and len(type_.dims) == 3 and isinstance(size, int) else None
 
 
-def limits(*graphs: Graph) -> dict[str, int]:
-    """The largest number that the constraints of graphs allow each size that is in one alone."""
-    found: dict[str, int] = {}
-    for graph in graphs:
-        for each in graph.constraints:
-            names = names_of((each.left, each.right))
-            if len(names) == 1 and (most := _most(each, name := next(iter(names)))) is not None:
-                found[name] = min(found.get(name, most), most)
-    return found
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `decoder.json` into a folder."""
     text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2)
@@ -243,30 +229,3 @@ def _signature(graph: Graph) -> dict[str, Argument]:
 
 def _dims(type_: Type) -> tuple[int | str, ...]:
     return tuple(str(size) if isinstance(size, Dim) else size for size in type_.dims)
-
-
-def _most(constraint: Constraint, name: str) -> int | None:
-    """The largest number for a size that a bound from above allows; None where the constraint is none."""
-    left, operator, right = constraint.left, constraint.operator, constraint.right
-    if operator in _MIRRORED:
-        left, operator, right = right, _MIRRORED[operator], left
-    if operator not in _COMPARE:
-        return None
-
-    def fits(number: int) -> bool:
-        return _COMPARE[operator](_at(left, name, number), _at(right, name, number))
-
-    low, high = 1, _FURTHEST  # fits at low, not at high
-    try:
-        if fits(high) or not fits(low):
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-    except DimError:  # a quotient that is not always whole
-        return None
-    return low
-
-
-def _at(size: Size, name: str, number: int) -> int:
-    return evaluate(size, {name: number})

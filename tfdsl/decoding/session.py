@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from tfdsl.decoding.manifest import MASK, read_manifest
+from tfdsl.language.diagnostics import one
+
 Array = npt.NDArray[Any]
 
 
@@ -36,10 +39,25 @@ class DecoderSession(Protocol):
 def open_session(folder: str | os.PathLike[str]) -> DecoderSession:
     """A session with the decoder in a folder that a build with a cache has written. Raises `SpecError`."""
     from tfdsl.build import load_backend
-    from tfdsl.decoding.manifest import read_manifest
 
     path = Path(folder)
-    target = read_manifest(path).target
-    load_backend(target)
-    session: DecoderSession = importlib.import_module(f"tfdsl.backends.{target}.decoder").decoder_session(path)
-    return session
+    manifest = read_manifest(path)
+    load_backend(manifest.target)
+    backend = importlib.import_module(f"tfdsl.backends.{manifest.target}.decoder")
+    session: DecoderSession = backend.decoder_session(path)
+    return session if manifest.longest is None else _Bounded(session, manifest.model, manifest.longest)
+
+
+class _Bounded:
+    """A session of a model that takes so many positions at most: runtimes would go on with wrong numbers."""
+
+    def __init__(self, session: DecoderSession, model: str, longest: int):
+        self._session, self._model, self._longest = session, model, longest
+        self.reset, self.encode = session.reset, session.encode
+
+    def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One call. Raises `SpecError` (T747) where the positions become too many."""
+        total = inputs[MASK].shape[1]
+        if total > self._longest:
+            raise one("T747", f"there are {total} positions, and `{self._model}` takes {self._longest} at most")
+        return self._session.step(inputs)

@@ -530,7 +530,9 @@ _TARGETS = {
         "A cache holds what earlier positions gave, so each position may depend on those before it and on no later one. "
         "The op at fault lets positions look ahead (attention without a causal mask, a mean over the sequence, a convolution "
         "padded on both sides), asks how long the sequence is, or lays positions out so that they cannot be followed. "
-        "Build the model without a cache, or change the op: `mask=causal`, padding in front only, a running sum.",
+        "Build the model without a cache, or change the op: `mask=causal`, padding in front only, a running sum. "
+        "Rotary positions that change once a text is longer than some limit depend on later positions beyond it alone: "
+        "build such a model for texts within it (`--longest N`), or, for LongRoPE, with `adaptive=false`.",
     ),
     "T721": Code(
         "an element type that is not counted",
@@ -620,6 +622,11 @@ _TARGETS = {
         "a target that computes something else",
         "`tfm verify` found a difference, cut the model short until the first node that differs was found, and "
         "shows its place. It is a fault of the target or of its runtime, and no fault of the spec.",
+    ),
+    "T751": Code(
+        "a bound on texts that there cannot be",
+        "`--longest N` builds a decoder for texts of at most N positions, prompt and new tokens together. N is a whole "
+        "number above zero, and no more than the model's own constraints allow.",
     ),
 }
 _WEIGHTS = {

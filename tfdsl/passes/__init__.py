@@ -11,6 +11,7 @@ from tfdsl.ir.verify import verify
 from tfdsl.language.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from tfdsl.passes.checkpoint import checkpoint
 from tfdsl.passes.clean import clean
+from tfdsl.passes.fold_ranges import fold_ranges
 from tfdsl.passes.fuse_attention import fuse_attention
 from tfdsl.passes.options import Request, bind, signature
 from tfdsl.passes.prune import prune
@@ -21,6 +22,7 @@ Pass = Callable[..., PassResult]
 
 PASSES: dict[str, Pass] = {
     "clean": clean,
+    "fold_ranges": fold_ranges,
     "fuse_attention": fuse_attention,
     "checkpoint": checkpoint,
     "prune": prune,

@@ -1,20 +1,25 @@
 """Decoding with a cache, derived from the graph: of a causal model, the graph of one call with state in between.
 
 `causality` finds where positions lie and what looks ahead, op by op (`rules`, `above`); `cuts` chooses what to remember;
-`build` makes the new graph, with positions that differ from row to row of the batch (`rows`) and windows that slide.
+`build` makes the new graph, with positions that differ from row to row of the batch (`rows`) and windows that slide;
+`lengths` bounds texts, for models that are causal up to some length.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tfdsl.ir import masks
 from tfdsl.ir.dims import Dim, substitute, symbol
 from tfdsl.ir.graph import Constraint, Graph, Value
-from tfdsl.language.diagnostics import one
+from tfdsl.language.diagnostics import SpecError
 from tfdsl.passes.dead import drop_dead
+from tfdsl.passes.fold_ranges import fold_ranges
 from tfdsl.passes.incremental import windows as sliding
 from tfdsl.passes.incremental.build import Builder, Decoding
 from tfdsl.passes.incremental.causality import Causality, analyse
 from tfdsl.passes.incremental.cuts import choose
+from tfdsl.passes.incremental.lengths import bounded, decoded_axis, longest_causal
 from tfdsl.passes.incremental.windows import Windows
 from tfdsl.passes.last_position import last_position
 from tfdsl.passes.lower_masks import lower_masks
@@ -31,10 +36,35 @@ def incremental(graph: Graph, *, logits: str = "last", windows: str = "masked") 
     say; further inputs are `attention_mask: int[batch, total]`, 1 for what is real and 0 for padding on the left, and
     `position_ids: int[batch, seq]`. `logits` is "last" for the output of the last position only ([batch, 1, ...]) or "all".
     With `windows="kept"`, keys and values beyond a sliding window are forgotten; with "masked" they are hidden.
+    A model that is causal for as many positions only as its constraints allow (`bounded`) decodes too.
     Raises `SpecError` (T720) for a model that is not causal, with the op at fault.
     """
     graph = _prepared(graph)
     positions = decoded_axis(graph)
+    try:
+        made = _decoder(graph, positions, windows)
+    except SpecError as error:
+        most = longest_causal(graph, positions)
+        if most is None:
+            raise
+        help_ = f"texts of up to {most} positions can be decoded: build it for those, with `--longest {most}` or less"
+        raise SpecError(replace(each, help=help_) for each in error.diagnostics) from None
+    return last_position(made) if logits == "last" else made
+
+
+def _decoder(graph: Graph, positions: Dim, windows: str) -> Graph:
+    """The graph of one call as the model stands, or else as it is within what its constraints allow."""
+    try:
+        return _derived(graph, positions, windows)
+    except SpecError:
+        folded, report = fold_ranges(graph)
+        if not report.changed:
+            raise
+    return _derived(folded, positions, windows)
+
+
+def _derived(graph: Graph, positions: Dim, windows: str) -> Graph:
+    """The graph of one call, for the output at all new positions."""
     causality = analyse(graph, positions)
     batch = next(d.dims[0] for d in (graph.node(n).type for n in graph.inputs) if positions in d.dims[1:2])
     total = symbol(_free(graph, "total"))
@@ -48,22 +78,7 @@ def incremental(graph: Graph, *, logits: str = "last", windows: str = "masked") 
         if windows == "kept":
             slides = sliding.find(region, needed, decoding.cuts[id(region)])
             found.lasts.update({(id(region), value): last for value, last in slides.items()})
-    made = _build(decoding, causality)
-    return last_position(made) if logits == "last" else made
-
-
-def decoded_axis(graph: Graph) -> Dim:
-    """The size that grows by one with each step of decoding: that of axis 1 of the first output, an input's too."""
-    name, value = graph.outputs[0]
-    dims = graph.type(value).dims
-    given = {dim for place in graph.inputs for dim in graph.node(place).type.dims[1:2]}
-    if len(dims) < 2 or not isinstance(dims[1], Dim) or dims[1].name is None or dims[1] not in given:
-        message = (
-            f"`{graph.name}` cannot decode: its first output `{name}: {graph.type(value)}` has no axis of positions"
-        )
-        help_ = "axis 1 of the first output must be an axis of an input, as in `tokens: int[batch, seq]`"
-        raise one("T720", message, graph.node(value).span, help=help_)
-    return dims[1]
+    return _build(decoding, causality)
 
 
 def _prepared(graph: Graph) -> Graph:
@@ -117,4 +132,4 @@ def _free(graph: Graph, name: str) -> str:
     return name
 
 
-__all__ = ["decoded_axis", "incremental"]
+__all__ = ["bounded", "decoded_axis", "incremental"]
