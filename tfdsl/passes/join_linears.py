@@ -1,14 +1,15 @@
-"""Linear maps of the same tensor as one: queries, keys and values are then one product, and so are gate and value."""
+"""Linear maps of the same tensor as one: the gate of a feed-forward network and what it lets through are one product."""
 
 from __future__ import annotations
 
 from tfdsl.ir.graph import Graph, Node, Value
 
 
-def join_linears(graph: Graph, most: int = 3) -> Graph:
+def join_linears(graph: Graph, most: int = 2) -> Graph:
     """A flat graph in which up to `most` linear maps that read one tensor are one map whose result is cut apart.
 
-    Their weights stay what they are, and are put together by a node. Maps whose weights serve others too are left alone, and
+    Their weights stay what they are, and are put together by a node. Two by default: to cut queries, keys and values apart
+    takes longer than one product for three saves (`tools/bench_decode.py --only openvino`). Maps whose weights serve others too are left alone, and
     so are those that give an output of the model.
     """
     graph = graph.copy()
