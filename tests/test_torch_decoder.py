@@ -18,6 +18,7 @@ import tfdsl
 from tfdsl.backends.torch import emit, import_source, make
 from tfdsl.backends.torch.decoder import TorchSession, build_decoder, decoder_graph, decoder_session
 from tfdsl.backends.torch.emit import emit_named
+from tfdsl.backends.torch.helpers import HELPERS
 from tfdsl.ir.graph import Graph
 from tfdsl.ir.graph import weights as weights_of
 from tfdsl.language.diagnostics import SpecError
@@ -250,8 +251,38 @@ def test_weights_by_columns_are_the_same_weights(tmp_path: Path) -> None:
     decoder.reset()
     decoder.arrange()
     torch.testing.assert_close(decoder(tokens), before)
+    torch.set_num_threads(2)
+    try:
+        decoder.reset()
+        each = [decoder(token) for token in tokens[:1].split(1, dim=1)]
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(each[-1], before[:1, -1:])
     for name, each in decoder.state_dict().items():
         np.testing.assert_array_equal(each.numpy(), weights[name])
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_cores_share_a_row(columns: bool, biased: bool) -> None:
+    head = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
+    helper = import_source("helper", head + HELPERS["parallel_linear"])
+    weight, bias = torch.randn(12, 5), torch.randn(12) if biased else None
+    if columns:
+        weight = weight.t().contiguous().t()
+    before = torch.get_num_threads()
+    try:
+        for cores in (1, 2, 4, 5, 8):  # of which 1, 2, 4, 1 and 4 have as many of the outputs each
+            torch.set_num_threads(cores)
+            for shape in ((5,), (1, 5), (1, 1, 5), (3, 5), (2, 1, 5)):
+                x = torch.randn(shape)
+                found = helper.parallel_linear(x, weight, bias)
+                torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, bias))
+            for shape in ((1, 6), (5, 1)):
+                with pytest.raises(RuntimeError):
+                    helper.parallel_linear(torch.randn(shape), weight, bias)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_manifest_tells_what_goes_in_once(tmp_path: Path) -> None:

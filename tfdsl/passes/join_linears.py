@@ -9,8 +9,8 @@ def join_linears(graph: Graph, most: int = 2) -> Graph:
     """A flat graph in which up to `most` linear maps that read one tensor are one map whose result is cut apart.
 
     Their weights stay what they are, and are put together by a node. Two by default: to cut queries, keys and values apart
-    takes longer than one product for three saves (`tools/bench_decode.py --only openvino`). Maps whose weights serve others too are left alone, and
-    so are those that give an output of the model.
+    takes longer than one product for three saves (`tools/bench_decode.py --only openvino`). Maps whose weights serve others
+    too are left alone, and so are those that give an output of the model.
     """
     graph = graph.copy()
     serving: dict[str, set[str]] = {}  # the ops that read the weight of each path

@@ -103,7 +103,8 @@ class TorchSession:
         type_ = next((each.dtype for each in self.model.parameters()), torch.float32)
         tensors = {sanitised(name): torch.from_numpy(array) for name, array in {**self._given, **inputs}.items()}
         tensors = {name: each.to(type_) if each.is_floating_point() else each for name, each in tensors.items()}
-        return {self.manifest.logits: self.model(**tensors).float().numpy()}
+        with torch.inference_mode():
+            return {self.manifest.logits: self.model(**tensors).float().numpy()}
 
 
 def decoder_session(folder: Path) -> TorchSession:

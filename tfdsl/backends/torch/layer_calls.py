@@ -150,7 +150,12 @@ def declared_layer(unit: Unit, layer: Layer) -> syntax.Call | None:
 
 def _linear(m: Maker, layer: Layer) -> str:
     bias = [] if "bias" in layer.weights else ["bias=False"]
-    return call("nn.Linear", m.size(layer, 1), m.size(layer, 0, "out"), *bias).text
+    kind = "nn.Linear"
+    if m.program.decodes:
+        kind = "ParallelLinear"
+        m.program.use_helper("parallel_linear")
+        m.program.use_helper(kind)
+    return call(kind, m.size(layer, 1), m.size(layer, 0, "out"), *bias).text
 
 
 def _embedding(m: Maker, layer: Layer) -> str:

@@ -22,6 +22,13 @@ def _call(function: str) -> Lowering:
     return lambda s: call(function, *(s.arg(place) for place in range(len(s.args)) if s.has(place)))
 
 
+def _linear(s: Site) -> Code:
+    if not s.forward.program.decodes:
+        return _call("F.linear")(s)
+    s.forward.program.use_helper("parallel_linear")
+    return _call("parallel_linear")(s)
+
+
 def _method(name: str) -> Lowering:
     return lambda s: Code(f"{s.atom()}.{name}()")
 
@@ -172,7 +179,7 @@ LOWERINGS: dict[str, Lowering] = {
     **ATTENTION,
     **RESHAPING,
     **STATE_LOWERINGS,
-    "linear": _call("F.linear"),
+    "linear": _linear,
     "embedding": _call("F.embedding"),
     "layer_norm": _norm("F.layer_norm"),
     "rms_norm": _norm("F.rms_norm"),

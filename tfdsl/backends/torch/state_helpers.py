@@ -147,6 +147,24 @@ def cached_attention(
         q, k, v, attn_mask=allowed, is_causal=causal, scale=scale, enable_gqa=grouped
     )
 ''',
+    "parallel_linear": '''
+def parallel_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear, with a single row shared out to the cores of a CPU: PyTorch has one do it all."""
+    parts = math.gcd(weight.shape[0], torch.get_num_threads())
+    fits = x.numel() == x.shape[-1] and x.dtype == torch.float32 and x.device.type == "cpu"
+    if parts == 1 or not fits:
+        return F.linear(x, weight, bias)
+    shares = weight.t().unflatten(1, (parts, -1)).transpose(0, 1)  # [parts, in, out / parts]
+    y = torch.bmm(x.reshape(1, 1, -1).expand(parts, 1, -1), shares).reshape(*x.shape[:-1], -1)
+    return y if bias is None else y + bias
+''',
+    "ParallelLinear": '''
+class ParallelLinear(nn.Linear):
+    """nn.Linear, fast for a single row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return parallel_linear(x, self.weight, self.bias)
+''',
     "cached_mask": '''
 def cached_mask(
     keep: Tensor, seq: int, window: int | None = None, fused: bool = True

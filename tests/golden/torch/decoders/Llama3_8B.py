@@ -1,5 +1,7 @@
 """Llama3_8B, generated from llama.tfm. It is yours: train it, change it, ship it."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +50,24 @@ def cached_mask(
     if window is not None:
         allowed = allowed & (queries - keys < window)
     return allowed & keep[:, None, None]
+
+
+def parallel_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear, with a single row shared out to the cores of a CPU: PyTorch has one do it all."""
+    parts = math.gcd(weight.shape[0], torch.get_num_threads())
+    fits = x.numel() == x.shape[-1] and x.dtype == torch.float32 and x.device.type == "cpu"
+    if parts == 1 or not fits:
+        return F.linear(x, weight, bias)
+    shares = weight.t().unflatten(1, (parts, -1)).transpose(0, 1)  # [parts, in, out / parts]
+    y = torch.bmm(x.reshape(1, 1, -1).expand(parts, 1, -1), shares).reshape(*x.shape[:-1], -1)
+    return y if bias is None else y + bias
+
+
+class ParallelLinear(nn.Linear):
+    """nn.Linear, fast for a single row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return parallel_linear(x, self.weight, self.bias)
 
 
 class Cache(nn.Module):
@@ -99,10 +119,10 @@ class Attention(nn.Module):
         super().__init__()
         head = width // heads
         self.head = head
-        self.q_proj = nn.Linear(width, heads * head, bias=False)
-        self.k_proj = nn.Linear(width, kv_heads * head, bias=False)
-        self.v_proj = nn.Linear(width, kv_heads * head, bias=False)
-        self.o_proj = nn.Linear(heads * head, width, bias=False)
+        self.q_proj = ParallelLinear(width, heads * head, bias=False)
+        self.k_proj = ParallelLinear(width, kv_heads * head, bias=False)
+        self.v_proj = ParallelLinear(width, kv_heads * head, bias=False)
+        self.o_proj = ParallelLinear(heads * head, width, bias=False)
         self.key = Cache(2)
         self.value = Cache(2)
         for layer in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
@@ -122,9 +142,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.gate_proj = ParallelLinear(width, hidden, bias=False)
+        self.up_proj = ParallelLinear(width, hidden, bias=False)
+        self.down_proj = ParallelLinear(hidden, width, bias=False)
         for layer in (self.gate_proj, self.up_proj, self.down_proj):
             nn.init.normal_(layer.weight, std=0.02)
 
@@ -177,7 +197,7 @@ class Llama3_8B(nn.Module):
             LlamaLayer(width, heads, kv_heads, hidden, eps) for _ in range(depth)
         )
         self.norm = nn.RMSNorm(width, eps=eps)
-        self.lm_head = nn.Linear(width, vocab, bias=False)
+        self.lm_head = ParallelLinear(width, vocab, bias=False)
         nn.init.normal_(self.embed_tokens.weight, std=0.02)
         nn.init.normal_(self.lm_head.weight, std=0.02)
         self.past = 0  # positions so far
