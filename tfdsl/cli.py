@@ -432,7 +432,10 @@ def main() -> None:
     """Run the command line, and end the process."""
     # What a command makes lives until it ends: to look for cycles in it over and over is a tenth of a build's time.
     gc.set_threshold(100_000, 50, 50)
-    tfm(prog_name="tfm")
+    try:
+        tfm(prog_name="tfm")
+    finally:
+        gc.freeze()  # nor does Python then look at all of it once more when it ends
 
 
 __all__ = ["main", "tfm"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,6 +148,7 @@ class Graph:
         self._nodes: dict[int, Node] = {}
         # Who reads each node: the reader and the place among its inputs, with the result that is read.
         self._readers: dict[int, dict[tuple[int, int], int]] = {}
+        self._ordered: list[Node] | None = None  # what `nodes` found, until an edge changes
         self.inputs: list[int] = []
         self.outputs: list[tuple[str, Value]] = []
         self.penalties: list[tuple[str, Value]] = []
@@ -174,14 +175,9 @@ class Graph:
 
         Raises `CycleError` where nodes depend on themselves.
         """
-        found: list[Node] = sorted(self._nodes.values(), key=_place)
-        seen: set[int] = set()
-        for node in found:
-            for value in node.inputs:
-                if value is not None and value.node not in seen:
-                    return self._sorted(found)
-            seen.add(node.id)
-        return found
+        if self._ordered is None:
+            self._ordered = self._sorted(sorted(self._nodes.values(), key=_place))
+        return self._ordered.copy()
 
     def unordered(self) -> Iterable[Node]:
         """All nodes as they were added, whether or not there is an order in which they can run."""
@@ -273,6 +269,7 @@ class Graph:
         assert not self._readers[node.id], f"{node.op} is still read"
         self._disconnect(node)
         del self._nodes[node.id], self._readers[node.id]
+        self._ordered = None
         if node.id in self.inputs:
             self.inputs.remove(node.id)
 
@@ -291,6 +288,7 @@ class Graph:
         self._connect(node)
 
     def _connect(self, node: Node) -> None:
+        self._ordered = None
         for place, value in enumerate(node.inputs):
             if value is not None:
                 self._readers[value.node][node.id, place] = value.index
@@ -300,8 +298,15 @@ class Graph:
             if value is not None:
                 del self._readers[value.node][node.id, place]
 
-    def _sorted(self, preferred: Sequence[Node]) -> list[Node]:
+    def _sorted(self, preferred: list[Node]) -> list[Node]:
         """The nodes in an order in which they can run, as near to the preferred one as that allows (Kahn, 1962)."""
+        seen: set[int] = set()
+        for node in preferred:
+            if any(value is not None and value.node not in seen for value in node.inputs):
+                break
+            seen.add(node.id)
+        else:
+            return preferred
         place = {node.id: place for place, node in enumerate(preferred)}
         missing = [sum(value is not None for value in node.inputs) for node in preferred]
         ready = [place for place, count in enumerate(missing) if count == 0]

@@ -62,23 +62,31 @@ def _refer(file: Path, data: Path) -> None:
 
 def spell_out(model: openvino.Model) -> None:
     """Replace every constant of a model by operators that make its numbers out of any byte. Raises `SpecError`."""
+    made: dict[Key, openvino.Node] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Constant":
-            made = _spelled(node.data)
-            made.set_friendly_name(node.get_friendly_name())
+            spelled = _spelled(node.data, made)
             for reader in node.output(0).get_target_inputs():
-                reader.replace_source_output(made.output(0))
+                reader.replace_source_output(spelled.output(0))
 
 
-def _spelled(array: Array) -> openvino.Node:
-    exact = array.dtype.kind != "i" or np.max(np.abs(array), initial=0) <= _EXACT
-    if not 0 < array.size <= LARGEST or not exact or not np.isfinite(array).all():
-        raise _refused(f"the graph has a constant of {array.size} numbers of its own, which must stand in a file")
-    if array.size == 1:
-        return _number(array)
-    axis = next(axis for axis, size in enumerate(array.shape) if size > 1)
-    parts = np.split(array, array.shape[axis], axis)
-    return opset16.concat([_spelled(part) for part in parts], axis)
+Key = tuple[str, tuple[int, ...], bytes]  # the element type, the shape and the numbers of a constant
+
+
+def _spelled(array: Array, made: dict[Key, openvino.Node]) -> openvino.Node:
+    """The operators for a constant, which are made once: most are made of the same few numbers."""
+    key = (array.dtype.str, array.shape, array.tobytes())
+    if key not in made:
+        exact = array.dtype.kind != "i" or np.max(np.abs(array), initial=0) <= _EXACT
+        if not 0 < array.size <= LARGEST or not exact or not np.isfinite(array).all():
+            raise _refused(f"the graph has a constant of {array.size} numbers of its own, which must stand in a file")
+        if array.size == 1:
+            made[key] = _number(array)
+        else:
+            axis = next(axis for axis, size in enumerate(array.shape) if size > 1)
+            parts = np.split(array, array.shape[axis], axis)
+            made[key] = opset16.concat([_spelled(part, made) for part in parts], axis)
+    return made[key]
 
 
 def _number(array: Array) -> openvino.Node:
