@@ -20,7 +20,7 @@ from test_zoo import Family
 import tfdsl
 from tfdsl.checkpoints.importing import import_folder
 from tfdsl.decoding.generate import pad_left
-from tfdsl.decoding.running import open_runner, source_inputs
+from tfdsl.decoding.running import Runner, open_runner, source_inputs
 
 PROMPTS = [[5, 17, 3, 60, 8, 41, 33], [29, 11, 50], [71]]
 SOURCES = [[9, 23, 4, 31, 77, 12], [48, 6, 90], [15, 15, 62, 35]]
@@ -64,8 +64,9 @@ class Peer:
         self.family, self.folder = family, folder
         self.theirs = published(family)
         start = self.theirs.config.to_dict().get("decoder_start_token_id")
-        self.start = 0 if start is None else int(start)
-        settings = {"eos_token_id": None, "pad_token_id": 0, "decoder_start_token_id": self.start, "do_sample": False}
+        start = 0 if start is None else int(start)
+        self.begun = [[start, 7], [start, 42], [start, 19]]  # what an encoder-decoder goes on from
+        settings = {"eos_token_id": None, "pad_token_id": 0, "decoder_start_token_id": start, "do_sample": False}
         self.theirs.generation_config.update(**settings)
         self.theirs.save_pretrained(folder / "theirs")
         import_folder(folder / "theirs", folder / "spec.tfm")
@@ -80,13 +81,12 @@ class Peer:
             tokens, mask = pad_left(PROMPTS)
             given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
         else:
-            given = {"decoder_input_ids": torch.full((len(SOURCES), 1), self.start)}
+            given = {"decoder_input_ids": torch.tensor(self.begun)}
             if self.hears:
                 given["input_features"] = torch.tensor(self.sound())
             else:
-                width = max(map(len, SOURCES))
-                given["input_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in SOURCES])
-                given["attention_mask"] = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in SOURCES])
+                tokens, mask = pad_left(SOURCES)
+                given |= {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
         with torch.no_grad():
             found = transformers.GenerationMixin.generate(self.theirs, **given, max_new_tokens=new)
         return [row[-new:] for row in found.tolist()]
@@ -96,8 +96,8 @@ class Peer:
         runner = open_runner(self.build(form, LIMIT if turns_at_a_limit(self.family) else None), "own")
         if not self.encodes:
             return runner.generate(PROMPTS, max_new=new, eos=())
-        inputs = {"audio": self.sound()} if self.hears else source_inputs(runner.manifest, SOURCES)
-        return runner.generate([[self.start]] * len(SOURCES), max_new=new, eos=(), inputs=inputs)
+        inputs = {"audio": self.sound()} if self.hears else self.sources(runner)
+        return runner.generate(self.begun, max_new=new, eos=(), inputs=inputs)
 
     def build(self, form: str, longest: int | None = None) -> Path:
         """Build one of our forms, for texts of at most so many positions; the folder that it is in."""
@@ -105,6 +105,12 @@ class Peer:
         folder = self.folder / form.replace(" ", "_")
         self.ours.build(target, folder, weights=self.folder / "theirs", cache=True, longest=longest, **options)
         return folder
+
+    def sources(self, runner: Runner) -> dict[str, Any]:
+        """The batch of sources as the encoder takes it, padded on the left."""
+        tokens, mask = pad_left(SOURCES)
+        usual = source_inputs(runner.manifest, SOURCES)  # padded on the right
+        return {name: mask.astype(bool) if each.dtype == bool else tokens for name, each in usual.items()}
 
     @property
     def hears(self) -> bool:
