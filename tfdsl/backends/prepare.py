@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from tfdsl.backends.reference.inputs import holds
-from tfdsl.ir.dims import Dim, DimError, names_of, substitute
+from tfdsl.ir.axes import with_sizes
+from tfdsl.ir.dims import Dim, DimError, Size, names_of, substitute
 from tfdsl.ir.graph import Graph, Node, Type
 from tfdsl.language.diagnostics import did_you_mean, one
 
@@ -53,9 +53,13 @@ def bits_by_path(graph: Graph) -> dict[str, int]:
 
 def _fix(node: Node, dims: Mapping[str, int]) -> None:
     before = node.types
+
+    def fixed(size: Dim) -> Size:
+        return substitute(size, dims)
+
     try:
-        node.types = tuple(Type(each.dtype, _bound(each.dims, dims)) for each in before)
-        node.attributes = {name: _bound(value, dims) for name, value in node.attributes.items()}
+        node.types = tuple(Type(each.dtype, with_sizes(each.dims, fixed)) for each in before)
+        node.attributes = {name: with_sizes(value, fixed) for name, value in node.attributes.items()}
     except DimError as error:
         raise one("T704", f"`{node.op}` cannot be had with {_spell(dims, dims)}: {error}", node.span) from None
     for old, new in zip(before, node.types, strict=True):
@@ -66,14 +70,3 @@ def _fix(node: Node, dims: Mapping[str, int]) -> None:
 
 def _spell(dims: Mapping[str, int], names: Iterable[str]) -> str:
     return ", ".join(f"{name} = {dims[name]}" for name in sorted(names))
-
-
-def _bound(item: Any, dims: Mapping[str, int]) -> Any:
-    """An attribute with the sizes in it fixed, at any depth of tuples and dictionaries."""
-    if isinstance(item, Dim):
-        return substitute(item, dims)
-    if type(item) in (tuple, list):
-        return tuple(_bound(each, dims) for each in item)
-    if isinstance(item, dict):
-        return {key: _bound(value, dims) for key, value in item.items()}
-    return item

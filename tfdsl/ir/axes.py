@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfdsl.ir.dims import Size
+from tfdsl.ir.dims import Dim, Size
 from tfdsl.ir.graph import Graph, Node, Type
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.ops import OPS
@@ -220,6 +220,17 @@ RULES: dict[str, Callable[[Site], list[Axes]]] = {
     "append": _along,
     "running_sum": _along,
 }
+
+
+def with_sizes(value: Any, change: Callable[[Dim], Size]) -> Any:
+    """An attribute with every size in it that only run time knows changed, at any depth of tuples and dictionaries."""
+    if isinstance(value, Dim):
+        return change(value)
+    if type(value) in (tuple, list):
+        return tuple(with_sizes(each, change) for each in value)
+    if isinstance(value, dict):
+        return {name: with_sizes(each, change) for name, each in value.items()}
+    return value
 
 
 def sizes_in(value: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfdsl.ir.axes import with_sizes
 from tfdsl.ir.dims import Dim, Size, names_of, symbol
 from tfdsl.ir.graph import Graph, Node, Type, Value
 from tfdsl.ir.states import STATEFUL
@@ -187,13 +188,7 @@ class _Sizes:
 
     def within(self, value: Any) -> Any:
         """An attribute with its sizes in these names."""
-        if isinstance(value, Dim):
-            return self.of(value)
-        if type(value) is tuple:
-            return tuple(self.within(each) for each in value)
-        if isinstance(value, dict):
-            return {name: self.within(each) for name, each in value.items()}
-        return value
+        return with_sizes(value, self.of)
 
 
 def _copy(

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfdsl.ir.axes import flows
+from tfdsl.ir.axes import flows, with_sizes
 from tfdsl.ir.dims import Dim, DimError, Size, substitute
 from tfdsl.ir.graph import Graph, Node, Type, Value, fed
 from tfdsl.ir.op import ShapeError
@@ -156,13 +156,8 @@ class Builder:
 
     def lengthened(self, value: Any) -> Any:
         """An attribute for all positions."""
-        if isinstance(value, Dim):
-            return substitute(value, {self.shared.positions.name or "": self.shared.total})
-        if type(value) is tuple:
-            return tuple(self.lengthened(each) for each in value)
-        if isinstance(value, dict):
-            return {name: self.lengthened(each) for name, each in value.items()}
-        return value
+        names = {self.shared.positions.name or "": self.shared.total}
+        return with_sizes(value, lambda size: substitute(size, names))
 
     # --- states ------------------------------------------------------------------------------------------------------
 
