@@ -338,6 +338,32 @@ def test_the_last_position_is_the_last_real_one(name: str, tmp_path: Path) -> No
     assert_close(found[:, 0], np.array(expected), case.whole)
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_positions_have_an_end_in_any_session(profile: str, tmp_path: Path) -> None:
+    turned = tmp_path / "dynamic.tfm"
+    turned.write_text(
+        'import Llama from "zoo/llama.tfm"\nimport rope_dynamic from "std/positions.tfm"\n'
+        "model Dynamic extends Llama { rotary = rope_dynamic(base=theta, factor=4, limit=16) }\n"
+    )
+    tfdsl.load(turned, **GATED).build("onnx", tmp_path / "out", seed=0, cache=True, longest=16, profile=profile)
+    session = decoder_session.decoder_session(tmp_path / "out")  # as any other program opens it
+    for count, total in ((16, 16), (17, 17), (1, 17), (1, 16)):
+        session.reset()
+        given = {
+            "tokens": np.ones((2, count), np.int64),
+            MASK: np.ones((2, total), np.int64),
+            POSITIONS: np.arange(total)[None, total - count :].repeat(2, axis=0),
+        }
+        if past := total - count:
+            start = np.arange(past)[None].repeat(2, axis=0)
+            session.step({"tokens": np.ones_like(start), MASK: np.ones_like(start), POSITIONS: start})
+        if total == 17:
+            with pytest.raises(Exception, match="at most 16 positions"):
+                session.step(given)
+        else:
+            assert np.isfinite(session.step(given)["logits"]).all()
+
+
 def test_the_configuration_uses_all_cores_and_shares_buffers(tmp_path: Path) -> None:
     case = Case("GPT2", tmp_path, "ort")
     written = json.loads((case.folder / genai.FILE).read_text())

@@ -534,6 +534,36 @@ def test_the_pipeline_generates_with_states_of_every_kind(tmp_path: Path, name: 
         tensors = (openvino.Tensor(np.ascontiguousarray(given[key])) for key in ("tokens", "attention_mask"))
 
 
+@pytest.mark.parametrize("way", ["PA", "SDPA"])
+@pytest.mark.parametrize("name", ["gpt2", "dynamic"])
+def test_the_pipeline_goes_no_further_than_the_model(tmp_path: Path, name: str, way: str) -> None:
+    """Positions have an end: that of a table, or of what holds up to so many. Beyond it numbers would be wrong."""
+    genai = pytest.importorskip("openvino_genai")
+    if name == "gpt2":
+        model = tfdsl.load(MODELS["gpt2"][0], "GPT2", **{**MODELS["gpt2"][2], "context": 16})
+    else:
+        turned = tmp_path / "dynamic.tfm"
+        turned.write_text(
+            'import Llama from "zoo/llama.tfm"\nimport rope_dynamic from "std/positions.tfm"\n'
+            "model Dynamic extends Llama { rotary = rope_dynamic(base=theta, factor=4, limit=16) }\n"
+        )
+        model = tfdsl.load(turned, **MODELS["llama"][2])
+    model.build("openvino", tmp_path / "out", seed=0, cache=True, longest=16, pipeline="paged")
+    pipeline = genai.LLMPipeline(tmp_path / "out", "CPU", **HINTS, ATTENTION_BACKEND=way)
+
+    def generated(new: int) -> list[list[int]]:
+        given = left_padded(20, (7, 4))
+        tensors = (openvino.Tensor(np.ascontiguousarray(given[key])) for key in ("tokens", "attention_mask"))
+        config = greedy(genai)
+        config.max_new_tokens = new
+        tokens: list[list[int]] = pipeline.generate(genai.TokenizedInputs(*tensors), config).tokens
+        return tokens
+
+    assert [len(row) for row in generated(10)] == [10, 10]  # the last token is not fed back
+    with pytest.raises(RuntimeError, match="at most 16 positions"):
+        generated(12)
+
+
 def write_tokenizer(folder: Path) -> None:
     """A tokenizer of single letters."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -11,6 +11,7 @@ from tfdsl.backends.onnx.artifact import all_nodes
 from tfdsl.backends.onnx.builder import Builder
 from tfdsl.decoding.manifest import MASK, POSITIONS
 from tfdsl.ir.graph import Graph, Node, Type, Value
+from tfdsl.ir.limits import limits
 from tfdsl.ir.ops import OPS
 from tfdsl.ir.states import State, states
 
@@ -67,6 +68,7 @@ class DecoderBuilder(Builder):
         self.appended: dict[str, Appended] = {}
         ends = {node.attributes["name"]: node for node in map(graph.node, graph.inputs)}
         self.new, self.total = (ends[name].type.dims[1] for name in (POSITIONS, MASK))
+        self.longest = limits(graph).get(str(self.total))  # how many positions there may be, if that has a bound
         for state in self.states.values():
             self._taken.update((past_name(state.path), present_name(state.path)))
             if state.axis is not None:

@@ -11,11 +11,28 @@ from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
 from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
 from tfdsl.backends.onnx.lowerings import Lowering
 from tfdsl.backends.onnx.running import recall, remember, running_attend, running_sum
-from tfdsl.decoding.manifest import MASK
+from tfdsl.decoding.manifest import MASK, POSITIONS
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
 
 _HEADS_BEFORE_POSITIONS = (0, 2, 1, 3)
+
+
+def _input(b: Builder, a: Attributes) -> str:
+    """An input; positions, if all are within the model's bound: else the call fails, as two numbers cannot be added to three.
+
+    A runtime would go on with wrong numbers, and knows nothing of bounds.
+    """
+    assert isinstance(b, DecoderBuilder)
+    given: str = PLAIN["input"](b, a)
+    if a.name != POSITIONS or b.longest is None:
+        return given
+    with b.within(f"/at most {b.longest} positions"):  # what the failure names
+        last = b.emit("ReduceMax", given, b.ints(0, 1), keepdims=0)
+        beyond = b.emit("Cast", b.emit("GreaterOrEqual", last, b.scalar(b.longest, "int")), to=b.element("int"))
+        count = b.emit("Add", beyond, b.scalar(1, "int"))  # 1, or 2 where a position is too far
+        zeros = b.emit("Add", b.emit("Range", b.scalar(0, "int"), count, b.scalar(1, "int")), b.ints(0, 0, 0))
+        return b.emit("Add", given, b.emit("ReduceMax", zeros, b.ints(0), keepdims=0))
 
 
 def _append(b: Builder, a: Attributes, x: str) -> str:
@@ -109,6 +126,7 @@ def _normalized(op: str) -> Lowering:
 
 LOWERINGS: dict[str, Lowering] = {
     **PLAIN,
+    "input": _input,
     "linear": _linear,
     "layer_norm": _normalized("layer_norm"),
     "rms_norm": _normalized("rms_norm"),

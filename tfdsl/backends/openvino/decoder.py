@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import openvino
 
-from tfdsl.backends.openvino import decoder_attention, pipelines, sizes, stateful, storage
+from tfdsl.backends.openvino import decoder_attention, pipelines, stateful, storage
 from tfdsl.backends.openvino.artifact import build, lower, model_of
-from tfdsl.backends.openvino.builder import Builder, Operand
+from tfdsl.backends.openvino.builder import Builder
+from tfdsl.backends.openvino.decoder_inputs import inputs_of
 from tfdsl.backends.openvino.decoder_session import decoder_session
 from tfdsl.backends.openvino.joined import join_stored
 from tfdsl.backends.openvino.lowerings import LOWERINGS
@@ -21,10 +21,9 @@ from tfdsl.backends.openvino.parameters import add_parameters
 from tfdsl.backends.openvino.pipelines import Hindrance, Ways
 from tfdsl.backends.openvino.tokenizers import convert_tokenizer, hindrance
 from tfdsl.backends.prepare import bits_by_path
-from tfdsl.decoding.manifest import MASK, describe, tokens_of, write_manifest
+from tfdsl.decoding.manifest import describe, tokens_of, write_manifest
 from tfdsl.decoding.tokenizers import Tokenizer
 from tfdsl.ir.graph import Graph
-from tfdsl.ir.op import Attributes
 from tfdsl.language.diagnostics import one
 from tfdsl.passes.binding_times import split
 from tfdsl.passes.clean import clean
@@ -132,9 +131,8 @@ def make_decoder(
     builder = Builder(flat, stored, bits, dtype, outside)
     add_parameters(builder, {}, form.names)
     stateful.begin(builder)
-    lowerings = {**LOWERINGS, "attend": decoder_attention.attend}
-    if form.guarded:
-        lowerings["input"] = partial(_without_padding, form.names)
+    unpadded = next((name for name, new in form.names.items() if new == TOKENS), None) if form.guarded else None
+    lowerings = {**LOWERINGS, "attend": decoder_attention.attend, "input": inputs_of(flat, unpadded)}
     return Made(model_of(builder, lower(builder, lowerings)), builder, stored)
 
 
@@ -148,21 +146,6 @@ def _apart(graph: Graph) -> tuple[Graph | None, Graph]:
     """What is computed once and what each step computes, of an incremental graph, without loops."""
     looped, _ = clean(graph)  # once for each body, and not for each turn; equal operators are made once anyway
     return split(unroll(looped))
-
-
-def _without_padding(names: Mapping[str, str], b: Builder, a: Attributes) -> Operand:
-    """An input; of tokens, those that are padding as zeros, which changes nothing that is read.
-
-    Paged attention must not take the place of an attention whose mask or state it would drop, but generators try it on
-    every model. It fails where a model needs the mask elsewhere.
-    """
-    given = b.parameters[a.name].output(0)
-    if names.get(a.name) != TOKENS or b.node is None:
-        return given
-    mask = b.parameters[MASK].output(0)
-    count = b.emit("negative", sizes.size(b, b.node.type.dims[1]))
-    new = b.emit("slice", mask, count, b.ints(2**63 - 1), b.ints(1), b.ints(1))
-    return b.emit("multiply", given, new)
 
 
 def _as_seen(model: openvino.Model, found: Ways) -> Ways:
