@@ -172,3 +172,18 @@ def test_an_unknown_target_in_python() -> None:
     with pytest.raises(tfdsl.SpecError, match="did you mean `onnx`"):
         load().build("onxx", "nowhere", seed=1)
     assert not Path("nowhere").exists()
+
+
+def test_a_decoder_says_which_outputs_it_leaves_out(tmp_path: Path) -> None:
+    path = tmp_path / "two.tfm"
+    path.write_text(
+        "model Two(tokens: int[batch, seq]) -> logits: [batch, seq, 9], hidden: [batch, seq, 8] {\n"
+        "  x = embedding(tokens, size=9, dim=8) as table\n"
+        "  return linear(x, out=9) as head, x\n"
+        "}\n"
+    )
+    result = CliRunner().invoke(tfm, ["build", str(path), "--to", "torch", "--cache", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "left out, since a decoder has the first output alone: hidden" in result.stderr
+    assert tfdsl.load(path).build("torch", tmp_path / "out", cache=True).left_out == ("hidden",)
+    assert not load().build("torch", tmp_path / "other", cache=True).left_out

@@ -96,13 +96,15 @@ def decoding_of(cache: bool, **settings: Any) -> Decoding | None:
 class Built:
     """What a build wrote: the paths of the files, and how many bytes of weights lie in a checkpoint that it refers to.
 
-    `pipelines` says of each way that the runtime's own generator has of running a decoder why it cannot, or "".
+    `pipelines` says of each way that the runtime's own generator has of running a decoder why it cannot, or "". `left_out`
+    are the outputs of the model that a decoder does not have: all but the first.
     """
 
     target: str
     files: tuple[Path, ...]
     linked: int = 0
     pipelines: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def build(
@@ -196,7 +198,8 @@ def _build_decoder(
         names = sorted(str(each.relative_to(temporary)) for each in temporary.rglob("*") if each.is_file())
     names.sort(key=lambda name: name != FILE)
     linked = storing.linked if storing else 0
-    return Built(target, tuple(folder / name for name in names), linked, manifest.pipelines)
+    left_out = tuple(name for name, _ in graph.outputs[1:])
+    return Built(target, tuple(folder / name for name in names), linked, manifest.pipelines, left_out)
 
 
 def find_target(name: str) -> Target:

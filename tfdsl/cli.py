@@ -293,6 +293,8 @@ def build(
         built = model.build(target, output, weights=weights, seed=seed, report=report, **options)
     for path in built.files:
         click.echo(path)
+    if built.left_out:
+        say(f"left out, since a decoder has the first output alone: {', '.join(built.left_out)}")
     for pipeline, why in built.pipelines.items():
         say(f"pipeline `{pipeline}`: no, {why}" if why else f"pipeline `{pipeline}`: yes")
     if link:
