@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tfdsl.ir.dims import Size
@@ -85,7 +86,12 @@ class Op:
 
     def fill(self, given: Mapping[str, Any]) -> Attributes:
         """The attributes with defaults for those that are not given."""
-        return Attributes({a.name: given.get(a.name, a.default) for a in self.attributes})
+        usual = self._usual
+        return Attributes({**usual, **{name: value for name, value in given.items() if name in usual}})
+
+    @cached_property
+    def _usual(self) -> dict[str, Any]:
+        return {a.name: a.default for a in self.attributes}
 
     def signature(self) -> str:
         """How the op is called, as text for the reference and for help."""

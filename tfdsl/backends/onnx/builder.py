@@ -71,6 +71,7 @@ class Builder:
         self.axes: dict[str, tuple[str, int]] = {}
         self._made: dict[Any, tuple[str, ...]] = {}
         self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}  # how often each name was asked for
         self._scope = ""
         self._reserve_ends()
 
@@ -209,11 +210,12 @@ class Builder:
         self._taken.update(name for name, _ in self.graph.outputs)
 
     def _unique(self, name: str) -> str:
-        found, count = name, 1
+        found, count = name, self._counts.get(name, 1)
         while found in self._taken:
             count += 1
             found = f"{name}_{count}"
         self._taken.add(found)
+        self._counts[name] = count
         return found
 
 

@@ -149,7 +149,8 @@ class _Layout:
         """Put the parts of the graph together."""
         for node in all_nodes((*self._inside, *self._after)):
             for place, name in enumerate(node.input):
-                node.input[place] = self._renamed.get(name, name)
+                if name in self._renamed:
+                    node.input[place] = self._renamed[name]
         self.ends = [replace(end, value=self._renamed.get(end.value, end.value)) for end in self.ends]
         self._b.nodes = [*self._before, *self._inside, *self._after]
 

@@ -102,6 +102,7 @@ class Builder:
         self._weights, self._bits = weights, bits
         self._made: dict[Any, tuple[openvino.Output, ...]] = {}
         self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}  # how often each name was asked for
         self._scope = ""
         self._reserve_ends()
 
@@ -209,11 +210,12 @@ class Builder:
         node.set_friendly_name(self._unique(f"{self._scope}/{kind}" if self._scope else kind))
 
     def _unique(self, name: str) -> str:
-        found, count = name, 1
+        found, count = name, self._counts.get(name, 1)
         while found in self._taken:
             count += 1
             found = f"{name}_{count}"
         self._taken.add(found)
+        self._counts[name] = count
         return found
 
 
