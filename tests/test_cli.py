@@ -220,6 +220,8 @@ def test_a_name_splits_at_its_last_colon(tmp_path: Path) -> None:
         (["show"], "missing argument 'FILE[:MODEL]'"),
         (["show", GPT2, "--sett", "a=1"], "no such option"),
         (["report", GPT2, "--batch", "0"], "0 is not in the range x>=1"),
+        (["report", GPT2, "--batch", "many"], "'many' is not a whole number"),
+        (["verify", GPT2, "--tolerance", "some"], "'some' is not a number"),
         (["build", GPT2, "--to", "tensorflow", "-o", "x"], "'tensorflow' is not one of"),
         (
             ["build", GPT2, "--to", "torch", "-o", "x", "--weights", "a", "--seed", "1"],

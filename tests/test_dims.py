@@ -20,6 +20,7 @@ from tfdsl.ir.dims import (
     maximum,
     minimum,
     remainder,
+    rewrite,
     substitute,
     symbol,
 )
@@ -99,6 +100,27 @@ def test_substitution_agrees_with_numbers(size: Size, other: Size, numbers: dict
     number = evaluate(other, numbers)
     assert evaluate(substitute(size, {"a": other}), numbers) == evaluate(size, {**numbers, "a": number})
     assert substitute(size, numbers) == evaluate(size, numbers)
+
+
+@given(sizes(), sizes(), NUMBERS)
+def test_a_name_for_a_size_changes_no_number(size: Size, known: Size, numbers: dict[str, int]) -> None:
+    if isinstance(known, Dim):
+        found = rewrite(size, known, symbol("n"))
+        assert evaluate(found, {**numbers, "n": evaluate(known, numbers)}) == evaluate(size, numbers)
+
+
+@pytest.mark.parametrize(
+    ("size", "known", "expected"),
+    [
+        (A * B - 1, A * B, symbol("n") - 1),
+        (2 * A * B * C + C, A * B, 2 * symbol("n") * C + C),
+        (2 * A + 7, A + 3, 2 * symbol("n") + 1),
+        (A + 1, A * B, A + 1),
+        (5, A, 5),
+    ],
+)
+def test_a_name_stands_for_multiples_too(size: Size, known: Dim, expected: Size) -> None:
+    assert rewrite(size, known, symbol("n")) == expected
 
 
 @given(sizes())

@@ -105,7 +105,7 @@ def test_the_command_takes_text_where_there_is_a_tokenizer(form: str, built: Pat
 @pytest.mark.parametrize(("form", "package"), [("ONNX ort", "onnxruntime_genai"), ("OpenVINO", "openvino_genai")])
 def test_the_runtimes_own_generators_agree_with_our_loop(form: str, package: str, built: Path) -> None:
     pytest.importorskip(package)
-    runtime, own = open_runner(built / form, "runtime"), open_runner(built / form, "own")
+    runtime, own = open_runner(built / form), open_runner(built / form, "own")
     for prompt in ([1, 2, 3], [200]):
         (expected,) = own.generate([prompt], max_new=12)
         for end in (None, (), (expected[4],), (0, expected[4])):
@@ -119,6 +119,27 @@ def test_the_runtimes_own_generators_agree_with_our_loop(form: str, package: str
         [[1]], max_new=BYTES["context"]
     )  # the last is never fed back, and theirs has no room for it
     assert (len(most), runtime.name) == (BYTES["context"], own.name)
+
+
+@pytest.mark.parametrize(("form", "package"), [("ONNX ort", "onnxruntime_genai"), ("OpenVINO", "openvino_genai")])
+def test_a_runtimes_generator_that_is_insisted_on_does_it_or_says_why_not(form: str, package: str, built: Path) -> None:
+    pytest.importorskip(package)
+    runtime = open_runner(built / form, "runtime")
+    assert runtime.generate([[1, 2]], max_new=4, eos=(0,)) and runtime.name == runtime.generator.name
+    full = list(range(1, BYTES["context"] - 1))
+    (two,) = runtime.generate([full], eos=(0,))  # as many as fit
+    assert len(two) == 2 or two[-1] == 0
+    asked: list[tuple[list[list[int]], dict[str, Any], str]] = [
+        ([[1], [2]], {}, "is given one prompt at a time, and there are 2"),
+        ([full], {"max_new": 3}, "has room for 2 new tokens here, and 3 are asked for"),
+        ([[1]], {"inputs": {"more": np.zeros(1)}}, "is given tokens and no further inputs"),
+    ]
+    if runtime.generator.ends:
+        asked.append(([[1]], {"eos": ()}, "ends texts at the token 0, whatever is asked for: `--eos 0` asks for that"))
+    for prompts, options, reason in asked:
+        with pytest.raises(SpecError, match=reason) as caught:
+            runtime.generate(prompts, **{"eos": (0,), **options})
+        assert [each.code for each in caught.value.diagnostics] == ["T745"]
 
 
 def test_sampling_on_all_forms_draws_alike(built: Path) -> None:
@@ -203,12 +224,22 @@ def test_a_folder_that_was_damaged_is_refused(form: str, built: Path, tmp_path: 
     for name in names:
         folder = tmp_path / name
         shutil.copytree(built / form, folder)
-        (folder / name).write_bytes((built / form / name).read_bytes()[:100])
-        for _ in range(2):  # cut short, and then not there at all
+        for content in ((built / form / name).read_bytes()[:100], b"", None):  # cut short, empty, and not there at all
+            if content is None:
+                (folder / name).unlink()
+            else:
+                (folder / name).write_bytes(content)
             result = run(folder, "--tokens", "1", "--max-new", "2", "--generator", "own")
             assert result.exit_code == 1, result.output
             assert any(f"error[{code}]" in result.stderr for code in ("T743", "T703", "T805"))
-            (folder / name).unlink(missing_ok=True)
+
+
+def test_a_model_that_is_no_decoder_is_refused(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "ONNX portable", tmp_path / "out")
+    tfdsl.load(SPECS / "gpt2.tfm", "GPT2", **BYTES).to_onnx(tmp_path / "out" / "model.onnx", seed=0)
+    result = run(tmp_path / "out", "--tokens", "1", "--generator", "own")
+    assert result.exit_code == 1
+    assert "error[T743]" in result.stderr and "is a model without the states of a decoder" in result.stderr
 
 
 def test_text_without_a_tokenizer_is_refused(built: Path, tmp_path: Path) -> None:

@@ -60,9 +60,15 @@ SNIPPETS = {
     "convolution with one position more": "swap(slice(conv1d(swap(x), out=16, kernel=2, padding=[3, 0], bias=false) as c, axis=-1, stop=seq))",
     "shift by padding": "x + pad(slice(x, axis=1, stop=seq - 1), axis=1, before=1)",
     "shift by cutting": "x - slice(pad(x, axis=1, before=2), axis=1, stop=seq)",
+    "shift of the second part": "halved(x)",
     "shift by joining": "x * concat(expand(0.0, shape=[batch, 3, width]), slice(x, axis=1, stop=seq - 3), axis=1)",
     "running sum": 'cumsum(x, axis=1) / rearrange(cast(positions(x, axis=1) + 1, to="float"), "s -> s 1")',
     "running sum along features": "cumsum(x, axis=2)",
+    "running sum over keys": "attended(softmax(where(see, cumsum(sigmoid(scores)), -1e9)) @ v)",
+    "running sum over keys in front": "attended(swap(swap(v) @ softmax(where(swap(see), cumsum(swap(scores), axis=2), -1e9), axis=2)))",
+    "running sum over what is hidden": "attended(where(see, exp(sum(past, keep=true) - cumsum(past)), 0.0) @ v)",
+    "the best keys": "attended(attend(q, k, v, mask=causal, allowed=aged >= third(where(see, aged, -1e9))))",
+    "running count of keys": 'attended(softmax(where(see, 0.1 * cast(cumsum(cast(see, to="int")), to="float"), -1e9)) @ v)',
     "decayed sum": 'attended(linear_attend(q, k, v, decay=-softplus(rearrange(linear(x, out=4) as d, "b s h -> b h s"))))',
     "one decay for all": "attended(linear_attend(q, k, v, decay=expand(-0.3, shape=[1, 1, seq])))",
     "grouped linear attention": "attended(linear_attend(q, slice(k, axis=1, stop=2), slice(v, axis=1, stop=1)))",
@@ -72,6 +78,7 @@ SNIPPETS = {
     "global tokens": "attended(attend(q, k, v, mask=causal & (window(2) | global_tokens(1))))",
     "strided": "attended(attend(q, k, v, mask=causal & strided(3)))",
     "prefix": "attended(attend(q, k, v, mask=causal & not prefix(1)))",
+    "a table that pairs look up": "attended(softmax(where(see, take_along(q, expand(minimum(maximum(near, 0), 3), shape=[batch, 4, seq, seq])), -1e9)) @ v)",
     "softcap and bias": "attended(attend(q, k, v, mask=causal, softcap=3.0, bias=alibi(x, x, heads=4)))",
     "window forgets": "attended(attend(q, k, v, mask=causal & window(3)))",
     "two windows": "attended(attend(q, k, v, mask=causal & window(3)) + attend(q, k, v, mask=causal & window(5)))",
@@ -105,6 +112,18 @@ block recurrence(x: [batch, width], s: [batch, hidden]) -> [batch, hidden], [bat
   return s, linear(s, out=width) as output
 }}
 block attended(y: [batch, heads, seq, head]) -> [batch, seq, heads * head] {{ return rearrange(y, "b h s d -> b s (h d)") }}
+block halved(x: [batch, seq, width]) -> [batch, seq, width] {{
+  near, far = split(tanh(x), parts=2)
+  return concat(near, slice(pad(far, axis=1, before=1), axis=1, stop=-1))
+}}
+block third(scores: [batch, heads, seq, keys]) -> [batch, heads, seq, 1] {{
+  best, places = top_k(scores, k=3)
+  return slice(best, axis=-1, start=2)
+}}
+block which(scores: [batch, heads, seq, keys]) -> int[batch, heads, seq, 1] {{
+  best, places = top_k(scores, k=1)
+  return places
+}}
 block recurred(x: [batch, seq, width]) -> [batch, seq, width] {{
   param first = 0.0
   last, y = scan(x, step=recurrence(hidden=8), start=[expand(first, shape=[batch, 8])]) as cell
@@ -126,6 +145,8 @@ model Snippet(tokens: int[batch, seq]) -> logits: [batch, seq, 20] {{
     near = rearrange(i, "q -> q 1") - rearrange(i, "k -> 1 k")
     see = near >= 0
     scores = q @ swap(k) / 2
+    aged = scores - 0.01 * near  # no two are equal, where tokens repeat
+    past = where(see, -softplus(scores), 0.0)
     x = x + {expression}
   }}
   return linear(layer_norm(x) as out_norm, out=20) as head
@@ -312,6 +333,52 @@ def test_what_does_not_depend_on_decoding_is_computed_once(name: str) -> None:
     )
 
 
+def test_a_window_beside_an_encoder(tmp_path: Path) -> None:
+    """How long a state that slides is, no input of a step tells, and no encoder either."""
+    text = """
+import DecoderLayer from "std/layers.tfm"
+model Windowed(source: [batch, frames, 16], tokens: int[batch, seq]) -> logits: [batch, seq, 20] {
+  x = embedding(tokens, size=20, dim=16) as table
+  m = tanh(source)
+  repeat layers[2] { x = DecoderLayer(x, m, heads=4, hidden=24, mask=causal & window(3)) as layer }
+  return linear(x, out=20) as head
+}
+"""
+    (tmp_path / "windowed.tfm").write_text(text, "utf-8")
+    graph = tfdsl.load(tmp_path / "windowed.tfm").graph
+    encoder, decoder = split(incremental(unroll(graph), windows="kept"))
+    assert encoder is not None
+    verify(decoder)
+    assert [state.last for state in states(decoder)] == [2] * 4
+    check(graph, incremental(graph, windows="kept"), trial(graph, 0), last=True)
+
+
+def test_sizes_that_follow_from_what_an_encoder_hands_on(tmp_path: Path) -> None:
+    """Features of an image stand where the text has marks (Liu et al., 2023): the last of them is one less than their number."""
+    text = """
+model Marks(image: [batch, 3, height, across], tokens: int[batch, seq]) -> logits: [batch, seq, 20] {
+  seen = conv2d(image, out=16, kernel=4, stride=4) as patches |> rearrange("b c h w -> b (h w) c")
+  count = (height // 4) * (across // 4)
+  marked = tokens == 3
+  place = maximum(cumsum(cast(marked, to="int"), axis=1) - 1, 0) |> minimum(count - 1)
+  x = where(rearrange(marked, "b s -> b s 1"), one_hot(place, classes=count) @ seen, embedding(tokens, size=20, dim=16) as table)
+  return linear(cumsum(x, axis=1) / (2 * count), out=20) as head
+}
+"""
+    (tmp_path / "marks.tfm").write_text(text, "utf-8")
+    graph = tfdsl.load(tmp_path / "marks.tfm").graph
+    weights, inputs = trial(graph, 0), inputs_of(graph)
+    encoder, decoder = split(incremental(unroll(graph)))
+    assert encoder is not None
+    verify(decoder)
+    assert "across" not in print_graph(decoder) and "memory - 1" in print_graph(decoder)
+    memory = run(encoder, weights, {"image": inputs["image"]})
+    rows = expected(graph, weights, inputs)
+    found = steps(decoder, streams(graph), weights, {"tokens": inputs["tokens"], **memory})
+    for row, pad in enumerate(PADS):
+        np.testing.assert_allclose(found[-1][row, 0], rows[row][LENGTH - 1 - pad], rtol=1e-9, atol=1e-10)
+
+
 def test_a_decoder_alone_has_no_encoder() -> None:
     graph = incremental(unroll(tfdsl.load(SPECS / "gpt2.tfm", **SMALL).graph))
     assert split(graph) == (None, graph)
@@ -391,6 +458,9 @@ REFUSED = {
     "a causal mask or another": "attended(attend(q, k, v, mask=causal | global_tokens(1)))",
     "a convolution on both sides": "swap(conv1d(swap(x), out=16, kernel=3, padding=1) as c)",
     "a mean over the sequence": "mean(x, axis=1, keep=true)",
+    "a sum from query to query": "attended(softmax(where(see, cumsum(scores, axis=2), -1e9)) @ v)",
+    "the best of all": "attended(attend(q, k, v, mask=causal, allowed=scores >= third(scores)))",
+    "where the best are": 'attended(attend(q, k, v, bias=cast(which(where(see, scores, -1e9)), to="float"), mask=causal))',
     "a softmax over the sequence": "softmax(x, axis=1)",
     "scores that nothing hides": "attended(softmax(scores) @ v)",
     "the other triangle": "attended(softmax(where(near <= 0, scores, -1e9)) @ v)",

@@ -75,10 +75,25 @@ model Sums(tokens: int[batch, seq]) -> logits: [batch, seq, 50] {
 }
 """
 
+# All states so far, of which the last layer reads a sum: the batch is not the first axis of them, nor positions the second.
+DEPTHS = """
+model Depths(tokens: int[batch, seq]) -> logits: [batch, seq, 50] {
+  x = embedding(tokens, size=50, dim=16) as table
+  past = rearrange(x, "b s d -> 1 b s d")
+  repeat l[2] as i {
+    h = rearrange(layer_norm(x) as norm, "b s (h d) -> b h s d", h=2)
+    x = x + rearrange(attend(h, h, h, mask=causal), "b h s d -> b s (h d)")
+    past = concat(past, rearrange(x, "b s d -> 1 b s d"), axis=0)
+    x = einsum("n, n b s d -> b s d", weight(shape=[i + 2], init=normal(1.0)) as share, past)
+  }
+  return linear(x, out=50) as head
+}
+"""
+
 
 def spec(name: str, folder: Path) -> tuple[Path, str, Mapping[str, Any]]:
     """The file, the model and its settings, of a small model of each kind."""
-    written = {"Latent": LATENT, "Retentive": RETENTION, "Sinking": SINKS, "Sums": SUMS}
+    written = {"Latent": LATENT, "Retentive": RETENTION, "Sinking": SINKS, "Sums": SUMS, "Depths": DEPTHS}
     if name in written:
         block = (ARCHITECTURES / "latent_attention.tfm").read_text().split("model ")[0] if name == "Latent" else ""
         (folder / "spec.tfm").write_text(block + written[name])
@@ -97,7 +112,7 @@ def spec(name: str, folder: Path) -> tuple[Path, str, Mapping[str, Any]]:
     return files[name][0], name, files[name][1]
 
 
-ALL = "GPT2 Llama Mistral Gemma2 Qwen3 LinearTransformer Retentive Odd InTurns LSTM Latent Sinking Sums".split()
+ALL = "GPT2 Llama Mistral Gemma2 Qwen3 LinearTransformer Retentive Odd InTurns LSTM Latent Sinking Sums Depths".split()
 
 
 class Case:
@@ -327,7 +342,7 @@ def test_the_generator_pads_rows(name: str, tmp_path: Path) -> None:
         assert row == case.greedy(prompt, len(row), end=0) and (len(row) == len(prompt) + 12 or row[-1] == 0)
 
 
-@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Qwen3"])
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Qwen3", "Depths"])
 def test_the_last_position_is_the_last_real_one(name: str, tmp_path: Path) -> None:
     case = Case(name, tmp_path, "ort")
     mask = np.ones((3, LENGTH), np.int64)

@@ -218,6 +218,17 @@ def test_quantised_weights_stay_whole_numbers(tmp_path: Path, bits: int, group: 
     assert product.input(1).get_element_type() == (openvino.Type.i8 if bits == 8 else openvino.Type.i4)
 
 
+def test_scales_are_those_of_rows_where_columns_are_multiplied(tmp_path: Path) -> None:
+    f = Flat()
+    table = f("dequantize", *f.every("quantize", f.weight("table", 8, 6), bits=8))
+    graph = f.give(f("matmul", f.input("x", BATCH, 4, 1, 8), table))
+    weights = trial_weights(graph, 0)
+    build(graph, weights, tmp_path / "model.xml")
+    for batch in (1, 3):
+        inputs = random_inputs(graph, {"batch": batch}, 0, {})
+        check(session(tmp_path / "model.xml")(inputs), run(graph, weights, inputs))
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (5, 7), (1, 5)])
 def test_rows_of_four_bits_need_not_end_with_a_byte(tmp_path: Path, shape: tuple[int, int]) -> None:
     f = Flat()

@@ -76,6 +76,33 @@ def test_every_target_and_pass(tmp_path: Path) -> None:
         assert verdict.passed, [result for result in verdict.results if not result.passed]
 
 
+@pytest.mark.parametrize("biases", ["of the layers", "added", "none"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_cells_that_openvino_makes_an_operator_of(tmp_path: Path, biases: str, activation: str) -> None:
+    """A gated unit as papers write it (Cho et al., 2014), which OpenVINO recognises by its products, biases and gates."""
+    pytest.importorskip("openvino")
+    gates, new = (
+        f"linear({x}, out={out}, bias={'true' if biases == 'of the layers' else 'false'}) as {name}"
+        for x, out, name in (("concat(x, h)", "2 * hidden", "gates"), ("concat(x, reset * h)", "hidden", "new"))
+    )
+    added = ("weight(shape=[2 * hidden]) as first", "weight(shape=[hidden]) as second")
+    if biases == "added":
+        gates, new = f"({gates}) + {added[0]}", f"({new}) + {added[1]}"
+    text = f"""block Cell(x: [batch, width], h: [batch, hidden]) -> [batch, hidden], [batch, hidden] {{
+  reset, update = sigmoid({gates}) |> split(parts=2)
+  h = update * h + (1 - update) * {activation}({new})
+  return h, h
+}}
+model Recurrent(x: [batch, seq, 5]) -> [batch, seq, 7] {{
+  last, y = scan(x, step=Cell(), start=[expand(0.0, shape=[batch, 7])]) as gru
+  initialize "**" = normal(0.5)
+  return y
+}}
+"""
+    verdict = load(tmp_path, text).verify(targets=("openvino",))
+    assert verdict.passed, verdict.results
+
+
 def test_gradients(tmp_path: Path) -> None:
     module = load(tmp_path, GRU).to_torch(seed=0).double()
     x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)

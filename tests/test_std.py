@@ -19,7 +19,7 @@ from tfdsl.language import syntax
 from tfdsl.language.parser import parse, read
 from tfdsl.language.printer import format_source
 from tfdsl.verify import render, verify
-from tfdsl.weights import trial
+from tfdsl.weights import initial, trial
 
 torch = pytest.importorskip("torch")
 
@@ -564,3 +564,18 @@ def test_blocks_are_explained_by_an_example(file: Path) -> None:
         assert f"{block.name.text}(" in comment[0] or f" {block.name.text}" in comment[0]
         if block.name.text not in OF_NO_PAPER:
             assert re.search(r"\b(19|20)\d\d\b", "".join(comment)), f"{block.name.text} says where it comes from"
+
+
+def test_patches_of_images_of_any_size(tmp_path: Path) -> None:
+    """That patches divide an image is required of sizes that run time knows, and tested there."""
+    text = """import PatchEmbedding from "std/stems.tfm"
+model Patches(image: [batch, 3, height, across]) -> [batch, (height // 4) * (across // 4), 8] {
+  return PatchEmbedding(image, patch=4, out=8)
+}
+"""
+    (tmp_path / "spec.tfm").write_text(text, "utf-8")
+    graph = tfdsl.load(tmp_path / "spec.tfm").graph
+    weights = initial(graph, 0)
+    assert run(graph, weights, {"image": np.zeros((2, 3, 8, 12))})["output"].shape == (2, 6, 8)
+    with pytest.raises(tfdsl.SpecError, match="patches divide the height"):
+        run(graph, weights, {"image": np.zeros((2, 3, 9, 12))})

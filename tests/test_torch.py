@@ -239,6 +239,19 @@ def test_checkpoint_of_turns_that_share_all_weights(tmp_path: Path, every: int) 
     torch.testing.assert_close(plain.f.weight.grad, recomputing.f.weight.grad)
 
 
+def test_queries_that_are_written_out_where_they_are_attended(tmp_path: Path) -> None:
+    for extra in ("bias=weight(shape=[2, 1, 1])", "softcap=3.0"):
+        text = f"""
+model Warm(x: [batch, seq, 8]) -> [batch, seq, 8] {{
+  h = rearrange(x, "b s (h d) -> b h s d", h=2)
+  heat = exp(weight(shape=[2, 1, 1]) as heat)
+  return rearrange(attend(h * heat, h + 1, h, mask=causal, {extra}), "b h s d -> b s (h d)")
+}}
+"""
+        graph = spec(tmp_path, text)
+        agree(graph, trial_weights(graph, 0), random_inputs(graph, {"batch": 2, "seq": 5}, 0, {}))
+
+
 def test_rows_that_see_nothing_have_finite_gradients(tmp_path: Path) -> None:
     text = """
     model M(x: [batch, seq, 8], keep: bool[batch, seq]) -> [batch, seq, 8] {

@@ -62,7 +62,9 @@ def test_every_form_of_every_decoder_agrees(file: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["differential", "latent_attention", "talking_hybrid", "recurrent"])
+@pytest.mark.parametrize(
+    "name", ["differential", "latent_attention", "talking_hybrid", "recurrent", "over_keys", "depths"]
+)
 def test_architectures_that_nobody_lists_decode_on_every_target(name: str) -> None:
     path = Path(__file__).parent / "architectures" / f"{name}.tfm"
     first = next(declared.name for declared in modules.load(path).models())
@@ -70,6 +72,12 @@ def test_architectures_that_nobody_lists_decode_on_every_target(name: str) -> No
     assert verdict.passed, verifying.render(verdict)
     greedy = {result.output for result in verdict.results} >= {GREEDY}
     assert greedy == (name != "latent_attention"), "it takes numbers, and chooses no tokens"
+
+
+def test_rows_begin_with_as_many_positions_as_a_model_needs() -> None:
+    graph = tfdsl.load(Path(__file__).parent / "architectures" / "over_keys.tfm", "OverKeys", count=7).graph
+    for each in trials(graph, trial(graph, 0)):
+        assert all(each.calls[0] - pad >= 7 for pad in each.padding)
 
 
 LIMITED = {

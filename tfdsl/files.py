@@ -129,12 +129,18 @@ def _reporting(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise one("T701", f"cannot write `{target}`: {reason}", help="nothing was left under that name") from None
+        raise one("T701", f"cannot write `{target}`: {reason}", help="nothing was changed under that name") from None
 
 
 def _parent(target: Path) -> Path:
     parent = target.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next((each for each in target.parents if each.exists() and not each.is_dir()), target.parent)
+        raise one(
+            "T701", f"cannot write `{target}`: `{file}` is a file", help="name a place below folders only"
+        ) from None
     return parent
 
 

@@ -116,9 +116,14 @@ def _paint_line(line: str) -> str:
     return line
 
 
+# What Click says of text that is no number, "is not a valid integer range", and what is meant.
+_NO_NUMBER = re.compile(r"\ba valid (integer|float)(?: range)?$")
+_NUMBERS = {"integer": "a whole number", "float": "a number"}
+
+
 def _usage(error: click.ClickException) -> Diagnostic:
     """Wrong usage in the words and the form of every other fault."""
-    message = error.format_message().rstrip(".")
+    message = _NO_NUMBER.sub(lambda found: _NUMBERS[found[1]], error.format_message().rstrip("."))
     context = error.ctx if isinstance(error, click.UsageError) else None
     help_ = f"{context.command_path} --help" if context else ""
     return Diagnostic("T901", message[:1].lower() + message[1:], help=help_)

@@ -81,9 +81,10 @@ def trials(
         sizes = choose_sizes(graph, rows, length)
         inputs = random_inputs(graph, sizes, seed)
         whole = sizes[str(layout.positions)]
-        later = [count for place, count in enumerate(calls) if sum(calls[: place + 1]) < whole]
+        least = min(choose_sizes(graph, rows, 1)[str(layout.positions)], whole)  # that a row must have to begin with
+        later = [count for place, count in enumerate(calls) if sum(calls[: place + 1]) <= whole - least]
         first = whole - sum(later)
-        padding = [row * (first - 1) // max(rows - 1, 1) for row in range(rows)]
+        padding = [row * (first - least) // max(rows - 1, 1) for row in range(rows)]
         for row, pad in enumerate(padding):
             _choose_greedily(graph, weights, layout, inputs, row, pad, range(first, whole))
         trial = Trial(inputs, padding, (first, *later), ())

@@ -40,13 +40,13 @@ class Generator(Protocol):
 
 
 class Runner:
-    """A built decoder, opened. Without a `generator` of its runtime's own, our loop over a session does the work.
+    """A built decoder, opened. Our loop over a session does what the `generator` of the runtime's own cannot do.
 
-    `name` says for people who generated last.
+    `name` says for people who generated last. With `insist`, our loop does nothing.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, generator: Generator | None):
-        self.folder, self.manifest, self.generator = folder, manifest, generator
+    def __init__(self, folder: Path, manifest: Manifest, generator: Generator | None, *, insist: bool = False):
+        self.folder, self.manifest, self.generator, self.insist = folder, manifest, generator, insist
         self.name = OWN
         self._coder: Coder | None = None
         self._session = open_session(folder) if generator is None else None
@@ -71,7 +71,12 @@ class Runner:
         """The new tokens of each prompt, as `tfdsl.decoding.generate.generate` gives them. Raises `SpecError`."""
         new = check_prompts(self.manifest, prompts, max_new)
         ends = self.manifest.eos if eos is None else eos
-        if self.generator is not None and not inputs and self._fits(prompts, new, ends):
+        if max_new is None and self.insist and self.manifest.longest is not None:
+            new = min(new, max(self.manifest.longest - len(prompts[0]), 1))  # theirs has no room for a last one
+        hindrance = self._hindrance(prompts, new, ends, inputs)
+        if hindrance and self.insist:
+            raise one("T745", hindrance, help="`--generator auto` lets tfdsl's own loop do that")
+        if self.generator is not None and not hindrance:
             self.name = self.generator.name
             found: list[int] = []
 
@@ -87,26 +92,38 @@ class Runner:
         options: dict[str, Any] = {"sampling": sampling, "eos": ends, "inputs": inputs, "on_token": on_token}
         return generate(self._session, self.manifest, prompts, max_new=new, **options)
 
-    def _fits(self, prompts: Sequence[Sequence[int]], new: int, ends: Sequence[int]) -> bool:
-        """Whether the runtime's generator does what is asked: one prompt, room for the last token, no end too many."""
-        assert self.generator is not None
-        longest = self.manifest.longest
-        room = longest is None or len(prompts[0]) + new <= longest
-        return len(prompts) == 1 and room and set(self.generator.ends) <= set(ends)
+    def _hindrance(
+        self, prompts: Sequence[Sequence[int]], new: int, ends: Sequence[int], inputs: Mapping[str, Array] | None
+    ) -> str:
+        """Why the runtime's generator does not do what is asked; "" where it does, or where there is none."""
+        if self.generator is None:
+            return ""
+        name, longest = self.generator.name, self.manifest.longest
+        if len(prompts) != 1:
+            return f"{name} is given one prompt at a time, and there are {len(prompts)}"
+        if inputs:
+            return f"{name} is given tokens and no further inputs"
+        if longest is not None and len(prompts[0]) + new > longest:
+            # The last token is never fed back, but theirs keeps a place for it.
+            return f"{name} has room for {max(longest - len(prompts[0]), 0)} new tokens here, and {new} are asked for"
+        more = sorted(set(self.generator.ends) - set(ends))
+        if more:
+            return f"{name} ends texts at the token {more[0]}, whatever is asked for: `--eos {more[0]}` asks for that"
+        return ""
 
 
 def open_runner(folder: str | os.PathLike[str], generator: str = "auto") -> Runner:
     """Open a built decoder. `generator` is "own" for our loop, "runtime" to insist on the runtime's, "auto" for either.
 
     Raises `SpecError` for a folder that holds none, a target that is not installed, and a runtime's generator that is
-    insisted on and cannot be had.
+    insisted on and cannot be had; the runner raises it for what such a generator cannot do.
     """
     path = Path(folder)
     manifest = read_manifest(path)
     if generator == "own":
         return Runner(path, manifest, None)
     try:
-        return Runner(path, manifest, runtime_generator(path, manifest))
+        return Runner(path, manifest, runtime_generator(path, manifest), insist=generator == "runtime")
     except SpecError:
         if generator == "runtime":
             raise

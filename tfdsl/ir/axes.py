@@ -93,6 +93,11 @@ def _along(s: Site) -> list[Axes]:
     return [tuple(None if axis == s.a.axis else axis for axis in range(s.rank(place))) for place in range(len(s.types))]
 
 
+def _taken(s: Site) -> list[Axes]:
+    """What is taken lies where the number that asks for it lay."""
+    return [_along(s)[0], tuple(range(s.rank(1)))]
+
+
 def _dropped(s: Site) -> list[Axes]:
     """The axis that the op runs along is gone from the result, unless one of 1 stays in its place."""
     lost = s.a.axis
@@ -196,7 +201,7 @@ FROM_LAST = (
     *("add", "sub", "mul", "maximum", "minimum", "div", "pow", "floordiv", "mod"),
     *("eq", "ne", "lt", "le", "gt", "ge", "both", "either", "where", "expand"),
 )
-_ALONG = ("softmax", "log_softmax", "cumsum", "top_k", "roll", "pad", "slice", "concat", "take_along")
+_ALONG = ("softmax", "log_softmax", "cumsum", "top_k", "roll", "pad", "slice", "concat")
 DROPPED = ("sum", "mean", "max", "min", "argmax", "select", "split")
 RULES: dict[str, Callable[[Site], list[Axes]]] = {
     **dict.fromkeys(SAME, _same),
@@ -219,6 +224,7 @@ RULES: dict[str, Callable[[Site], list[Axes]]] = {
     "route": _rows,
     "append": _along,
     "running_sum": _along,
+    "take_along": _taken,
 }
 
 

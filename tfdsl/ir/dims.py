@@ -163,6 +163,17 @@ def substitute(size: Size, sizes: Mapping[str, Size]) -> Size:
     return total
 
 
+def rewrite(size: Size, known: Dim, name: Size) -> Size:
+    """The size with `name` in the place of `known` and of its multiples: `2 * a * b - 1` for `a * b` is `2 * name - 1`."""
+    lead, share = known.terms[0]
+    inverse = tuple((factor, -power) for factor, power in lead)
+    for monomial, coefficient in _terms(size):
+        multiple = _build({_times(monomial, inverse): coefficient / share})
+        if isinstance(multiple, int) or _whole(multiple):
+            size = size + (name - known) * multiple
+    return size
+
+
 def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
     """The size in numbers. Raises `DimError` where it is not a whole number, `KeyError` for a missing name."""
     if isinstance(size, int):

@@ -602,7 +602,8 @@ _TARGETS = {
     "T745": Code(
         "no generator of the runtime's own",
         "`--generator runtime` asks for the loop of the runtime's own package (openvino-genai, "
-        "onnxruntime-genai), which is not installed or cannot run this decoder. Ours runs all of them.",
+        "onnxruntime-genai), which is not installed, or cannot run this decoder or do what is asked: several prompts, "
+        "further inputs, as many tokens, no end at its token. Ours does all of it.",
     ),
     "T747": Code(
         "a prompt that the decoder cannot take",

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfdsl.ir.axes import with_sizes
-from tfdsl.ir.dims import Dim, Size, names_of, symbol
+from tfdsl.ir.dims import Dim, Size, names_of, rewrite, symbol
 from tfdsl.ir.graph import Graph, Node, Type, Value
-from tfdsl.ir.states import STATEFUL
+from tfdsl.ir.states import STATEFUL, states
 from tfdsl.language.diagnostics import one
 
 _STEP_INPUTS = ("attention_mask", "position_ids")
@@ -124,7 +124,8 @@ def _step(graph: Graph, stepwise: set[int], names: Mapping[Value, str]) -> Graph
     needed = _until(graph, ends, set(names))
     inputs = [graph.node(place) for place in graph.inputs]
     kept = [node for node in inputs if node.id in needed or node.id in stepwise]
-    sizes = _Sizes([*(node.type for node in kept), *(graph.type(value) for value in names)])
+    slide = [state.type.dims[state.axis] for state in states(graph) if state.axis is not None]
+    sizes = _Sizes([*(node.type for node in kept), *(graph.type(value) for value in names)], slide)
     for node in kept:
         _copy(found, node, made, node.attributes, node.types)
     for value, name in names.items():
@@ -160,11 +161,13 @@ def _until(graph: Graph, ends: list[int], stops: set[Value]) -> set[int]:
 
 
 class _Sizes:
-    """Sizes of the step in names that its inputs bind: one that is computed from others gets a name of its own."""
+    """Sizes of the step in names that its inputs and states bind: one that is computed from others gets a name of its own."""
 
-    def __init__(self, types: list[Type]):
-        self._known = {dim.name for type_ in types for dim in type_.dims if isinstance(dim, Dim) and dim.name}
-        self._renamed: dict[Size, Size] = {}
+    def __init__(self, types: list[Type], slide: list[Size]):
+        # How long a state that slides is, the state itself tells.
+        dims = [*(dim for type_ in types for dim in type_.dims), *slide]
+        self._known = {dim.name for dim in dims if isinstance(dim, Dim) and dim.name}
+        self._renamed: dict[Dim, Size] = {}
         for type_ in types:
             for dim in type_.dims:
                 if isinstance(dim, Dim) and dim.name is None and not dim.names() <= self._known:
@@ -178,7 +181,9 @@ class _Sizes:
         return name
 
     def of(self, size: Size) -> Size:
-        size = self._renamed.get(size, size)
+        for dim, name in self._renamed.items():
+            if isinstance(size, Dim) and not size.names() <= self._known:
+                size = rewrite(size, dim, name)
         if isinstance(size, Dim) and not size.names() <= self._known:
             names = ", ".join(sorted(size.names() - self._known))
             raise one(

@@ -68,6 +68,7 @@ class DecoderBuilder(Builder):
         self.appended: dict[str, Appended] = {}
         ends = {node.attributes["name"]: node for node in map(graph.node, graph.inputs)}
         self.new, self.total = (ends[name].type.dims[1] for name in (POSITIONS, MASK))
+        self.batch = ends[MASK].type.dims[0]
         self.longest = limits(graph).get(str(self.total))  # how many positions there may be, if that has a bound
         for state in self.states.values():
             self._taken.update((past_name(state.path), present_name(state.path)))

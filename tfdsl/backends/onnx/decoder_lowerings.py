@@ -11,6 +11,7 @@ from tfdsl.backends.onnx.lowerings import LOWERINGS as PLAIN
 from tfdsl.backends.onnx.lowerings import REFUSED as PLAIN_REFUSED
 from tfdsl.backends.onnx.lowerings import Lowering
 from tfdsl.backends.onnx.running import recall, remember, running_attend, running_sum
+from tfdsl.backends.onnx.shapes import permute
 from tfdsl.decoding.manifest import MASK, POSITIONS
 from tfdsl.ir.op import Attributes
 from tfdsl.ir.rearrange import rearrangement
@@ -74,17 +75,18 @@ def _slice(b: Builder, a: Attributes, x: str) -> str:
     """As elsewhere; the last new position is each row's last real one, since `onnxruntime-genai` pads on the right."""
     assert isinstance(b, DecoderBuilder)
     dims = b.dims(x)
-    if b.ort and dims[a.axis] == b.new and a.start == b.new - 1 and a.stop is None:
-        if len(dims) == 3 and a.axis == 1:
-            return _last(b, x)
-        if len(dims) == 4 and a.axis == 2:
+    if b.ort and dims[a.axis] == b.new and a.start == b.new - 1 and a.stop is None and b.batch in dims:
+        order = (dims.index(b.batch), a.axis)
+        if order == (0, 2) and len(dims) == 4 and isinstance(dims[1], int):
             return b.by_heads(_last(b, b.by_rows(x)), dims[1])
+        order = (*order, *(axis for axis in range(len(dims)) if axis not in order))
+        return permute(b, _last(b, permute(b, x, order)), tuple(order.index(axis) for axis in range(len(dims))))
     result: str = PLAIN["slice"](b, a, x)
     return result
 
 
 def _last(b: DecoderBuilder, rows: str) -> str:
-    """The last real one of the new positions of each row [batch, positions, features]."""
+    """The last real one of the new positions of each row [batch, positions, ...]."""
     with b.within("/last"):
         real = b.emit("Slice", MASK, sizes.size(b, b.total - b.new), b.ints(END), b.ints(1))
         last = b.emit("ArgMax", real, axis=1, keepdims=1, select_last_index=1)

@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    RuntimeException,
-)
+from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from tfdsl.backends.onnx.decoder_builder import STATES
 from tfdsl.backends.onnx.runtime import DTYPES, opened
@@ -27,6 +21,16 @@ from tfdsl.language.diagnostics import Source, one
 
 Array = npt.NDArray[Any]
 
+# What the runtime raises for files that it cannot make a session of; they have no common class but `Exception`.
+_REFUSALS = (
+    faults.Fail,
+    faults.InvalidArgument,
+    faults.InvalidGraph,
+    faults.InvalidProtobuf,
+    faults.NoSuchFile,
+    faults.NotImplemented,
+    faults.RuntimeException,
+)
 _CAPACITY = 256  # positions that a buffer has room for at first
 
 
@@ -43,7 +47,10 @@ class OnnxSession:
     def __init__(self, decoder: Path, encoder: Path | None = None):
         self._decoder = _opened(decoder)
         self._encoder = None if encoder is None else _opened(encoder)
-        self._states = json.loads(self._decoder.get_modelmeta().custom_metadata_map[STATES])
+        kept = self._decoder.get_modelmeta().custom_metadata_map.get(STATES)
+        if kept is None:
+            raise broken(decoder, "is a model without the states of a decoder")
+        self._states = json.loads(kept)
         remembered = {state["past"] for state in self._states}
         self._inputs = {e.name: e for e in self._decoder.get_inputs() if e.name not in remembered}
         self._types = {each.name: DTYPES[each.type] for each in self._decoder.get_inputs()}
@@ -140,7 +147,7 @@ def _opened(path: Path) -> Any:
     """ONNX Runtime's session with a file. Raises `SpecError` for one that is not as it was built."""
     try:
         return opened(path)
-    except (InvalidProtobuf, InvalidGraph, NoSuchFile, Fail, RuntimeException) as error:
+    except _REFUSALS as error:
         raise broken(path, f"cannot be opened: {str(error).strip().splitlines()[0]}") from None
 
 

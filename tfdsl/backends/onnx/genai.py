@@ -27,6 +27,7 @@ from tfdsl.ir.graph import Type
 NAME = "onnxruntime-genai"
 FILE = "genai_config.json"
 _LONGEST = 131_072  # positions, where a model has no bound of its own
+_LARGEST = 2**31 - 1  # the runtime reads whole numbers in 32 bits
 _USUAL = 2048  # positions that room is made for, unless a caller asks for more
 
 
@@ -198,7 +199,7 @@ def _grown(b: DecoderBuilder, port: Port, part: str) -> str:
 
 def configuration(manifest: Manifest, cache: Cache, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """`genai_config.json`. `intra_op_num_threads` of 0 is all cores: the runtime's own choice is half of them."""
-    longest = manifest.longest or _LONGEST
+    longest = min(manifest.longest or _LONGEST, _LARGEST)
     special = _special(tokenizer)
     decoder = {
         "session_options": {"intra_op_num_threads": 0},

@@ -21,10 +21,11 @@ def _rearrange(b: Builder, a: Attributes, x: str) -> str:
     plan = rearrangement(a.pattern, b.dims(x), dict(a.sizes or ()))
     x = sizes.reshape(b, x, b.dims(x), plan.split)
     moved = tuple(plan.split[place] for place in plan.order)
-    return sizes.reshape(b, _permute(b, x, plan.order), moved, plan.merged)
+    return sizes.reshape(b, permute(b, x, plan.order), moved, plan.merged)
 
 
-def _permute(b: Builder, x: str, order: tuple[int, ...]) -> str:
+def permute(b: Builder, x: str, order: tuple[int, ...]) -> str:
+    """A value with its axes in another order."""
     return x if order == tuple(range(len(order))) else b.emit("Transpose", x, perm=order)
 
 
@@ -64,7 +65,7 @@ def _expand(b: Builder, a: Attributes, x: str) -> str:
 def _swap(b: Builder, a: Attributes, x: str) -> str:
     order = list(range(len(b.dims(x))))
     order[a.first], order[a.second] = order[a.second], order[a.first]
-    return _permute(b, x, tuple(order))
+    return permute(b, x, tuple(order))
 
 
 def _roll(b: Builder, a: Attributes, x: str) -> str:

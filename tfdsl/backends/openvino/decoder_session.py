@@ -11,7 +11,7 @@ import numpy.typing as npt
 import openvino
 from openvino import opset16
 
-from tfdsl.backends.openvino.runtime import EXACT, Session, session
+from tfdsl.backends.openvino.runtime import Session, compile_model, session
 from tfdsl.backends.openvino.stateful import ROWS
 from tfdsl.decoding.manifest import MASK, read_manifest
 from tfdsl.language.diagnostics import one
@@ -30,7 +30,7 @@ def decoder_session(folder: Path) -> StatefulSession:
     if not manifest.all_logits:
         _last_only(model)
     encoder = None if manifest.encoder is None else session(folder / manifest.encoder)
-    return StatefulSession(core.compile_model(model, "CPU", EXACT), manifest.tokens, manifest.logits, encoder)
+    return StatefulSession(compile_model(core, model), manifest.tokens, manifest.logits, encoder)
 
 
 class StatefulSession:

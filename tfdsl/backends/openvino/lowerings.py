@@ -26,6 +26,7 @@ from tfdsl.ir.rearrange import letters
 
 Lowering = Callable[..., Any]
 
+_LEAST = -3.4028234663852886e38  # the least number of 32 bits: of any other, the larger
 _CONVERTED = {"float": "f32", "int": "i64"}
 
 # --- parameters ------------------------------------------------------------------------------------------------------
@@ -56,13 +57,18 @@ def _stored(b: Builder, dims: tuple[Any, ...]) -> tuple[int, ...]:
 def _dequantize(b: Builder, a: Attributes, q: Tensor, scale: Tensor) -> Operand:
     # A product that has these three before it keeps its weights as whole numbers.
     floats = b.emit("multiply", b.emit("convert", q, destination_type="f32"), scale)
+    assert b.node is not None
+    if any(user.op == "matmul" for user, _ in b.graph.users(Value(b.node.id))):
+        # For a single row the plugin takes the scales to be those of the results, which are the columns of this weight.
+        floats = b.emit("maximum", floats, b.scalar(_LEAST, "float"))
     if all(dim == 1 for dim in scale.dims[1:]):
         return floats
     return b.emit("reshape", floats, sizes.shape(b, q.dims), special_zero=False)
 
 
 def _linear(b: Builder, a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Operand:
-    return _plus(b, b.emit("matmul", x, weight, transpose_a=False, transpose_b=True), bias)
+    product = b.emit("matmul", x, weight, transpose_a=False, transpose_b=True)
+    return product if bias is None else b.emit("add", product, _row(b, bias, x.rank))
 
 
 def _embedding(b: Builder, a: Attributes, ids: Tensor, weight: Tensor) -> openvino.Output:
@@ -144,6 +150,15 @@ def _einsum(b: Builder, a: Attributes, *x: Tensor) -> openvino.Output:
 def _plain(operator: str, **settings: Any) -> Lowering:
     """An op that is one operator over the same operands."""
     return lambda b, a, *x: b.emit(operator, *x, **settings)
+
+
+def _add(b: Builder, a: Attributes, left: Tensor, right: Tensor) -> openvino.Output:
+    return b.emit("add", _row(b, left, right.rank), _row(b, right, left.rank))
+
+
+def _row(b: Builder, x: Tensor, rank: int) -> Operand:
+    """A vector beside a matrix as one of its rows: OpenVINO's `GRUCellFusion` splits what is added along the second axis."""
+    return b.emit("unsqueeze", x, b.ints(0)) if x.rank == 1 and rank == 2 else x
 
 
 def _itself(b: Builder, a: Attributes, x: Tensor) -> Tensor:
@@ -255,7 +270,7 @@ LOWERINGS: dict[str, Lowering] = {
     "neg": _plain("negative"),
     "abs": _plain("abs"),
     "floor": _plain("floor"),
-    "add": _plain("add"),
+    "add": _add,
     "sub": _plain("subtract"),
     "mul": _plain("multiply"),
     "div": _plain("divide"),

@@ -24,13 +24,7 @@ Session = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 def session(model: openvino.Model | str | os.PathLike[str]) -> Session:
     """A function from inputs by name to outputs by name, for a model or its `.xml` file. Raises `SpecError`."""
-    source = model if isinstance(model, openvino.Model) else os.fspath(model)
-    try:
-        compiled = openvino.Core().compile_model(source, "CPU", EXACT)
-    except RuntimeError as error:
-        what = model.get_friendly_name() if isinstance(model, openvino.Model) else source
-        reason = str(error).strip().splitlines()[-1]
-        raise one("T703", f"OpenVINO cannot run `{what}` on the CPU: {reason}") from None
+    compiled = compile_model(openvino.Core(), model)
     inputs = {port.get_any_name(): port.get_element_type().to_dtype() for port in compiled.inputs}
     outputs = {port.get_any_name(): port for port in compiled.outputs}
 
@@ -40,3 +34,14 @@ def session(model: openvino.Model | str | os.PathLike[str]) -> Session:
         return {name: np.array(found[port]) for name, port in outputs.items()}
 
     return run
+
+
+def compile_model(core: openvino.Core, model: openvino.Model | str | os.PathLike[str]) -> openvino.CompiledModel:
+    """A model or its `.xml` file as the CPU plugin runs it. Raises `SpecError` where the plugin refuses it."""
+    source = model if isinstance(model, openvino.Model) else os.fspath(model)
+    try:
+        return core.compile_model(source, "CPU", EXACT)
+    except RuntimeError as error:
+        what = model.get_friendly_name() if isinstance(model, openvino.Model) else source
+        reason = str(error).strip().splitlines()[-1]
+        raise one("T703", f"OpenVINO cannot run `{what}` on the CPU: {reason}") from None

@@ -19,12 +19,13 @@ def attend(s: Site) -> Code:
         return _cached(s, s.node.attributes["sight"])
     q, k = s.type(0), s.type(1)
     same_length = q.dims[2] == k.dims[2]
-    if asks_for_positions(s.a.mask) or (s.a.mask is not None and not same_length):
+    by_hand = s.a.softcap is not None or s.has(5)
+    causal = s.a.mask == masks.CAUSAL and not (by_hand or s.has(3) or s.has(4)) and same_length
+    if not causal and (asks_for_positions(s.a.mask) or (s.a.mask is not None and not same_length)):
         s.settle(0, "q")
         s.settle(1, "k")
-    if s.a.softcap is not None or s.has(5):
+    if by_hand:
         return _by_hand(s)
-    causal = s.a.mask == masks.CAUSAL and not s.has(3) and not s.has(4) and same_length
     allowed = None if causal else _allowed(s)
     blank = s.has(3) and (s.has(4) or not same_length or may_hide_all(s.a.mask or masks.FULL))
     if allowed is not None and (blank or len(allowed.text) > LONG_MASK):
@@ -60,8 +61,7 @@ def _cached(s: Site, sight: Sight) -> Code:
 
 def asks_for_positions(mask: masks.Mask | None) -> bool:
     """Whether a mask is written out over positions."""
-    terms = masks.terms(mask or masks.FULL)
-    return mask not in (None, masks.CAUSAL) and any(each.operand is None or each.kind == "prefix" for each in terms)
+    return mask is not None and any(each.operand is None or each.kind == "prefix" for each in masks.terms(mask))
 
 
 def _drop(s: Site, name: str) -> list[str]:

@@ -49,7 +49,7 @@ class Builder:
         self.outer = outer
         self.emitter = Emitter(graph, decoding.batch)
         self._made: dict[tuple[Value, Full], Made] = {}
-        self._nodes: dict[tuple[int, Full], tuple[Node, bool]] = {}
+        self._nodes: dict[tuple[int, Full], Made] = {}
         self._helpers: dict[Hashable, Made] = {}
         self.redirected: dict[Value, Made] = {}  # results that pass through another node before they are read
 
@@ -78,8 +78,8 @@ class Builder:
             raise Looks("pairs positions with positions where each is to stand alone")
         if full and len(flow.axes) == 1 and flow.data and self._is_remembered(value):
             return self._append(value, flow)
-        made, rows = self._node(node, flow, full)
-        return self.redirected.get(value, Made(Value(made.id, value.index), rows))
+        first, rows = self._node(node, flow, full)
+        return self.redirected.get(value, Made(Value(first.node, first.index + value.index), rows))
 
     def _is_remembered(self, value: Value) -> bool:
         cuts = self.shared.cuts
@@ -101,23 +101,23 @@ class Builder:
             return self._append(Value(node.id), flow)
         return self.outer.capture(self, place, full)
 
-    def _node(self, node: Node, flow: Flow, full: Full) -> tuple[Node, bool]:
+    def _node(self, node: Node, flow: Flow, full: Full) -> Made:
+        """What stands for the first result of a node; the others follow it."""
         key = (node.id, full)
         if key not in self._nodes:
             self._nodes[key] = self._emit(node, flow, full)
         return self._nodes[key]
 
-    def _emit(self, node: Node, flow: Flow, full: Full) -> tuple[Node, bool]:
+    def _emit(self, node: Node, flow: Flow, full: Full) -> Made:
         if node.op == "repeat":
-            return Loop(self, node).build(), False
+            return _first(Loop(self, node).build())
         streams = any(value is not None and self.causality.is_stream(value) for value in node.inputs)
         if not flow.axes and not streams:
-            return self._copy(node), False
+            return _first(self._copy(node))
         special = SPECIAL.get(node.op)
         found = special(self, node, flow, full) if special is not None else None
-        if isinstance(found, Made):
-            return self.graph.node(found.value), found.rows
-        return found if found is not None else self.general(node, full)
+        # What is passed on as it was made may be any result of its node: the second of a split, say.
+        return found if isinstance(found, Made) else _first(*(found or self.general(node, full)))
 
     def _copy(self, node: Node) -> Node:
         """What has no positions, as it was."""
@@ -248,6 +248,11 @@ class Builder:
         one_, zero = (self.emitter.add("constant", like=like, value=each, dtype="int") for each in (1, 0))
         ids = self.emitter.add("maximum", self.emitter.add("sub", count, one_, like=like), zero, like=like)
         return Made(ids, rows=True)
+
+
+def _first(node: Node, rows: bool = False) -> Made:
+    """The first result of a node."""
+    return Made(Value(node.id), rows)
 
 
 class Loop:

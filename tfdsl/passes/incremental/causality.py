@@ -63,6 +63,8 @@ class Causality:
                 state = self._plain(node, [each if isinstance(each, Flow) else None for each in operands])
             except Looks as reason:
                 state = Fault(node, str(reason))
+        if node.op == "top_k" and isinstance(state, Flow) and _chooses_keys(operands[0], state):
+            return [state, Fault(node, "gives the places of keys, which padding moves")]
         return [state] * len(node.types)
 
     def _plain(self, node: Node, operands: list[Flow | None]) -> Flow:
@@ -131,6 +133,11 @@ class Causality:
             if results == inputs[:carried]:
                 return results
             inputs[:carried] = results
+
+
+def _chooses_keys(scores: State | None, chosen: Flow) -> bool:
+    """Whether the largest are of scores along keys, and not of those along an axis without positions."""
+    return isinstance(scores, Flow) and scores.axes != chosen.axes
 
 
 def _join(node: Node, before: State, after: State) -> State:

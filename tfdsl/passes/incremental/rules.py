@@ -6,6 +6,7 @@ later positions, and returns None to leave the node to the general rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -229,6 +230,10 @@ def _linear_attend(s: Site) -> Flow | None:
 
 
 def _cumsum(s: Site) -> Flow | None:
+    """Along the positions, or along an axis of pairs: up to a key, none after it counts."""
+    whole = s.operands[0]
+    if whole is not None and len(whole.axes) == 2 and s.a.axis in whole.axes:
+        return Flow(whole.axes, data=whole.data)
     flow = _single(s)
     if flow is None:
         return None
@@ -302,6 +307,19 @@ def _reduce(s: Site) -> Flow | None:
     return Flow((query if s.a.keep or query < s.a.axis else query - 1,), data=flow.data)
 
 
+def _top_k(s: Site) -> Flow | None:
+    """Of the keys of each query, the largest: those that are hidden are all alike, so it does not count how many there are."""
+    flow = s.operands[0]
+    assert flow is not None
+    if s.a.axis not in flow.axes:
+        return None
+    query = next((axis for axis in flow.axes if axis != s.a.axis), None)
+    known = None if query is None else flow.above.get((query, s.a.axis))
+    if query is None or known is None or not -math.inf < known <= LOW:
+        raise Looks("chooses among later positions too: none hides them by one number")
+    return Flow((query,), data=flow.data)
+
+
 def _softmax(s: Site) -> Flow | None:
     flow = s.operands[0]
     assert flow is not None
@@ -356,7 +374,8 @@ RULES: dict[str, Callable[[Site], Flow | None]] = {
     "sum": _reduce,
     "max": _reduce,
     "softmax": _softmax,
+    "top_k": _top_k,
     "matmul": _product,
     "einsum": _product,
-    **dict.fromkeys(("top_k", "roll", "argmax", "min", "mean", "log_softmax", "split", "select", "take_along"), _never),
+    **dict.fromkeys(("roll", "argmax", "min", "mean", "log_softmax", "split", "select", "take_along"), _never),
 }

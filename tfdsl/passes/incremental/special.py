@@ -17,7 +17,7 @@ from tfdsl.passes.incremental.rules import Looks, is_zero
 if TYPE_CHECKING:
     from tfdsl.passes.incremental.build import Builder
 
-SUMS = ("matmul", "einsum", "sum", "max", "softmax")  # over keys, where none is later than its query
+SUMS = ("matmul", "einsum", "sum", "max", "softmax", "top_k")  # over keys, where none is later than its query
 Emitted = tuple[Node, bool] | Made | None
 
 
@@ -248,9 +248,29 @@ def _cumsum(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
     axis = settings(b.old, node).axis
     if axis not in b.causality.flow(value).axes:
         return None
+    if len(flow.axes) == 2:
+        return _cumsum_of_keys(b, node, value, axis, full)
     attributes = {"axis": axis, "path": b.path(node, node.labels[0] if node.labels else "sum")}
     zeroed = b.zeroed(b.make(value), axis, node)
     return b.graph.add("running_sum", (zeroed,), attributes, like=node, labels=node.labels), False
+
+
+def _cumsum_of_keys(b: Builder, node: Node, value: Value, axis: int, full: Full) -> Emitted:
+    """A running sum over the keys of each query, which are all there: nothing is remembered, and padding is zero in it."""
+    if axis not in full:
+        raise Looks("sums up pairs from query to query, and those of earlier calls are not kept")
+    made = b.make(value, full, (node.id, 0))
+    (query,) = set(b.causality.flow(value).axes) - full
+    if b.causality.flow(value).above.get((query, axis)) != 0:  # what hides later keys has not hidden padding yet
+        old = b.old.node(value)
+        rank = len(b.old.type(value).dims)
+        names = " ".join("t" if each == axis else "1" for each in range(rank))
+        seen = b.emitter.add("rearrange", b.helper("seen").value, like=node, pattern=f"b t -> b {names}")
+        zero = b.emitter.add("constant", like=node, value=0, dtype=b.old.type(value).dtype)
+        like = Node(-1, "where", (), {}, (b.old.type(value),), old.name, node.scope, node.span, order=node.order)
+        hidden, rows = b.emitter.emit(like, [Made(seen, rows=True), made, Made(zero)], {})
+        made = Made(Value(hidden.id), rows)
+    return b.emitter.emit(node, [made], dict(node.attributes))
 
 
 def _expand(b: Builder, node: Node, flow: Flow, full: Full) -> Emitted:
