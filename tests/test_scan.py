@@ -15,6 +15,7 @@ from tfdsl.ir.verify import verify
 from tfdsl.passes.clean import clean
 from tfdsl.passes.unroll import unroll
 from tfdsl.report import report
+from tfdsl.weights import trial
 
 torch = pytest.importorskip("torch")
 
@@ -220,3 +221,41 @@ block Penalised(x: [batch, width], h: [batch, width]) -> [batch, width], [batch,
     with pytest.raises(tfdsl.SpecError) as caught:
         load(tmp_path, others + PLAIN.replace("scan(x, step=Step, start=[other])", call))
     assert [each.code for each in caught.value.diagnostics][:1] == [code], str(caught.value)
+
+
+CHAINED = """
+block Reading(x: [batch, width], h: [batch, width]) -> h: [batch, width], y: [batch, width] {
+  h = tanh(linear(h, out=width) as new + x)
+  return h, h
+}
+block Attending(x: [batch, width], h: [batch, width], memory: [batch, source, width])
+    -> h: [batch, width], memory: [batch, source, width], y: [batch, width] {
+  score = linear(tanh(memory + rearrange(h, "b d -> b 1 d")), out=1, bias=false) as score
+  h = x + sum(softmax(score, axis=1) * memory, axis=1)
+  return h, memory, h
+}
+model Chained(m: [batch, source, 8], x: [batch, target, 8]) -> [batch, target, 8] {
+  zero = expand(0.0, shape=[batch, 8])
+  last, memory = scan(m, step=Reading(), start=[zero]) as encoder
+  _, _, y = scan(x, step=Attending, start=[tanh(linear(last, out=8) as begin), memory]) as decoder
+  return y
+}
+"""
+
+
+def test_a_recurrence_that_begins_with_another_has_it_until_the_end(tmp_path: Path) -> None:
+    """OpenVINO once wrote over what a recurrence had given, in calls with larger shapes than before."""
+    pytest.importorskip("openvino")
+    from tfdsl.backends.openvino import session
+
+    (tmp_path / "chained.tfm").write_text(CHAINED)
+    model = tfdsl.load(tmp_path / "chained.tfm")
+    weights = trial(model.graph, 0)
+    model.build("openvino", tmp_path / "out", weights=weights)
+    running = session(tmp_path / "out" / "model.xml")
+    rng = np.random.default_rng(0)
+    for batch, source, target in ((1, 1, 1), (1, 6, 13), (1, 33, 67), (3, 6, 13), (3, 33, 67), (3, 33, 1), (3, 33, 67)):
+        given = {"m": rng.normal(size=(batch, source, 8)), "x": rng.normal(size=(batch, target, 8))}
+        (wanted,) = reference.run(model.graph, weights, given).values()
+        (found,) = running(given).values()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)

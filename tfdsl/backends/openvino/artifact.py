@@ -16,6 +16,7 @@ from tfdsl.backends.openvino import storage
 from tfdsl.backends.openvino.builder import ELEMENTS, Builder, Tensor, identity, scope_of
 from tfdsl.backends.openvino.lowerings import LOWERINGS, REFUSED, Lowering
 from tfdsl.backends.openvino.parameters import Dims, add_parameters, ranges
+from tfdsl.backends.openvino.recurrences import after_recurrences, is_chained
 from tfdsl.backends.prepare import bits_by_path, fix_sizes
 from tfdsl.ir.graph import Graph, Node, Value
 from tfdsl.ir.ops import OPS
@@ -129,8 +130,11 @@ def model_of(b: Builder, found: Mapping[Value, Tensor]) -> openvino.Model:
     """The model of what was lowered, with the graph's outputs as its own."""
     results = []
     taken: set[tuple[str, int]] = set()
+    chained = is_chained(b.graph)
     for name, value in b.graph.outputs:
         output = found[value].output
+        if chained and b.graph.type(value).dtype != "bool":
+            output = after_recurrences(b, output)
         # A tensor has one name: what is an input, a weight or another output already is passed on.
         if identity(output) in taken or output.get_node().get_type_name() in ("Parameter", "Constant"):
             copied = opset16.identity(output)

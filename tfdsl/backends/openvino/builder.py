@@ -99,6 +99,7 @@ class Builder:
         self.lengths: dict[str, Callable[[Builder], openvino.Output]] = {}  # named sizes that only states tell
         self.rows: Tensor | None = None  # which rows of the last call those of this one go on from, if that is asked
         self.sinks: list[openvino.Node] = []
+        self.iterated: list[openvino.Output] = []  # what recurrences gave
         self._weights, self._bits = weights, bits
         self._made: dict[Any, tuple[openvino.Output, ...]] = {}
         self._taken: set[str] = set()

@@ -69,7 +69,40 @@ def scan(b: Builder, a: Attributes, *operands: Tensor) -> tuple[openvino.Output,
         output: Operand = found[value].output
         output = inner.emit("unsqueeze", output, inner.ints(a.axis)) if number >= a.carried else output
         results.append(opset16.result(opset16.identity(output)))
-    return _iterated(a, inner, entries, results, operands)
+    iterated = _iterated(a, inner, entries, results, operands)
+    b.iterated += iterated
+    return iterated
+
+
+def is_chained(graph: Graph) -> bool:
+    """Whether a recurrence begins with what another has given."""
+    for node in graph.nodes():
+        if node.op == "scan":
+            seen = {value for value in node.inputs[: node.attributes["carried"]] if value is not None}
+            waiting = list(seen)
+            while waiting:
+                value = waiting.pop()
+                if graph.node(value).op == "scan":
+                    return True
+                fresh = {each for each in graph.node(value).inputs if each is not None} - seen
+                seen |= fresh
+                waiting += fresh
+    return False
+
+
+def after_recurrences(b: Builder, output: openvino.Output) -> openvino.Output:
+    """An output of a model with chained recurrences, plus the sum of no element of what each of them gave: nothing.
+
+    Where a recurrence begins with what another gave, the CPU plugin lets go of that too early once shapes have grown, and
+    computes with what others have written there. What is read after the output was made, it keeps until then.
+    """
+    zero = b.ints(0)
+    none = b.emit("multiply", b.emit("reduce_prod", b.emit("shape_of", output), zero, keep_dims=True), zero)
+    for each in b.iterated:
+        flat = b.emit("reshape", each, b.ints(-1), special_zero=False)
+        nothing = b.emit("reduce_sum", b.emit("slice", flat, zero, none, b.ints(1), zero), zero, keep_dims=False)
+        output = b.emit("add", output, b.emit("convert_like", nothing, output))
+    return output
 
 
 def _iterated(
