@@ -5,10 +5,10 @@ from __future__ import annotations
 from tfdsl.ir.graph import Graph, Node, Value
 
 
-def join_linears(graph: Graph, most: int = 2) -> Graph:
-    """A flat graph in which up to `most` linear maps that read one tensor are one map whose result is cut apart.
+def join_linears(graph: Graph) -> Graph:
+    """A flat graph in which two linear maps of one tensor, if there are no more of it, are one map whose result is cut apart.
 
-    Their weights stay what they are, and are put together by a node. Two by default: to cut queries, keys and values apart
+    Their weights stay what they are, and are put together by a node. No more than two: to cut queries, keys and values apart
     takes longer than one product for three saves (`tools/bench_decode.py --only openvino`). Maps whose weights serve others
     too are left alone, and so are those that give an output of the model.
     """
@@ -25,7 +25,7 @@ def join_linears(graph: Graph, most: int = 2) -> Graph:
             assert x is not None
             readers.setdefault((x, bias is None), []).append(node)
     for nodes in readers.values():
-        if 2 <= len(nodes) <= most:
+        if len(nodes) == 2:
             _join(graph, nodes)
     return graph
 

@@ -26,7 +26,7 @@ from tfdsl.ir.rearrange import letters
 
 Lowering = Callable[..., Any]
 
-_LEAST = -3.4028234663852886e38  # the least number of 32 bits: of any other, the larger
+_LEAST = -3.4028234663852886e38  # the least float32: the larger of it and any number is that number
 _CONVERTED = {"float": "f32", "int": "i64"}
 
 # --- parameters ------------------------------------------------------------------------------------------------------
